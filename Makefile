@@ -1,0 +1,48 @@
+# The commands of this project. Everything that touches the network does so in network namespaces; root is needed.
+CARGO ?= cargo
+BIN := target/release
+export PATH := /usr/sbin:/sbin:$(PATH)
+
+.PHONY: help demo test bench build check unit lab-test interop fuzz setup setup-test
+
+help:
+	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
+	@echo 'make test      set up and run everything that proves it works'
+	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
+	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
+	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
+
+demo: setup build
+	@$(BIN)/selvedge-lab demo
+
+build:
+	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
+
+test: setup-test check unit build interop lab-test
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	lab/tools/deny
+
+unit:
+	$(CARGO) test --locked --workspace
+
+interop: build
+	$(BIN)/selvedge-lab interop
+
+lab-test: build
+	$(BIN)/selvedge-lab test
+
+bench: setup-test build
+	lab/tools/bench-peers
+	$(BIN)/selvedge-lab bench
+
+fuzz:
+	cd fuzz && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60 || exit 1; done
+
+setup:
+	@lab/tools/setup
+
+setup-test:
+	@lab/tools/setup test

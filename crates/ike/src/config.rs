@@ -1,0 +1,139 @@
+//! What the endpoint is told: identity, peers, timers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::credentials::Credentials;
+use crate::ts::TrafficSelector;
+
+/// The present, passed to every `handle_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since an arbitrary origin; never runs backwards.
+    pub mono: Duration,
+    /// Unix time in seconds, for certificates and for reports to people only.
+    pub wall: u64,
+}
+
+/// Names a peer between the endpoint and its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerId(pub u32);
+
+/// What holds for all peers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our identity, sent as ID_FQDN; our certificate names it.
+    pub name: String,
+    /// Our certificate and whom we trust.
+    pub credentials: Credentials,
+    /// Intervals and limits in time.
+    pub timers: Timers,
+    /// Offer and choose ChaCha20-Poly1305 before AES-GCM: right for a CPU without AES instructions.
+    pub prefer_chacha: bool,
+    /// Claim a NAT in front of us so that ESP always travels in UDP: right for a user-space datapath.
+    pub force_encap: bool,
+    /// Demand cookies while at least this many callers have not authenticated (RFC 7296 section 2.6).
+    pub cookie_threshold: usize,
+    /// Ignore new callers while this many have not authenticated.
+    pub max_half_open: usize,
+}
+
+impl Config {
+    /// The defaults for a node.
+    pub fn new(name: impl Into<String>, credentials: Credentials) -> Self {
+        Self {
+            name: name.into(),
+            credentials,
+            timers: Timers::default(),
+            prefer_chacha: false,
+            force_encap: false,
+            cookie_threshold: 100,
+            max_half_open: 2000,
+        }
+    }
+}
+
+/// Another end to hold a tunnel with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Chosen by the user.
+    pub id: PeerId,
+    /// Must be a dNSName in the peer's certificate; the peer identifies itself by it (ID_FQDN) or by its
+    /// certificate's subject (ID_DER_ASN1_DN).
+    pub name: String,
+    /// Addresses to call, tried in turn; empty if only the peer can call. On any port but 500 the non-ESP marker is
+    /// used from the first packet.
+    pub remotes: Vec<SocketAddr>,
+    /// Call the peer and keep the tunnel up, rather than wait for its call.
+    pub initiate: bool,
+    /// What of ours belongs into the tunnel. At most 255.
+    pub local_ts: Vec<TrafficSelector>,
+    /// What of the peer's belongs into the tunnel. At most 255.
+    pub remote_ts: Vec<TrafficSelector>,
+}
+
+/// Intervals. Rekeying happens up to a tenth earlier, at random.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// Requests that are not answered.
+    pub retransmit: Retransmit,
+    /// How long a caller may take to authenticate.
+    pub half_open: Duration,
+    /// Ask whether the peer lives after this long without anything from it; zero never asks.
+    pub dpd: Duration,
+    /// Life of a CHILD_SA.
+    pub child_rekey: Duration,
+    /// Life of an IKE SA.
+    pub ike_rekey: Duration,
+    /// After this long the responder of a rekey sends on the new CHILD_SA even if the old one was not deleted.
+    pub switch_delay: Duration,
+    /// First pause after a failed attempt; it doubles with each failure.
+    pub backoff_first: Duration,
+    /// Longest pause between attempts.
+    pub backoff_cap: Duration,
+    /// Keepalives while we are behind a NAT (RFC 3948 section 2.3); zero sends none.
+    pub nat_keepalive: Duration,
+    /// Least time between two parallel re-establishments with one peer on mere suspicion.
+    pub suspicion: Duration,
+}
+
+/// The schedule of retransmissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retransmit {
+    /// Pause before the first.
+    pub first: Duration,
+    /// Growth of the pause in percent.
+    pub factor_percent: u32,
+    /// Longest pause.
+    pub cap: Duration,
+    /// Give up after this long.
+    pub budget: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            retransmit: Retransmit::default(),
+            half_open: Duration::from_secs(30),
+            dpd: Duration::from_secs(30),
+            child_rekey: Duration::from_secs(3600),
+            ike_rekey: Duration::from_secs(4 * 3600),
+            switch_delay: Duration::from_secs(5),
+            backoff_first: Duration::from_secs(1),
+            backoff_cap: Duration::from_secs(30),
+            nat_keepalive: Duration::from_secs(20),
+            suspicion: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Retransmit {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            factor_percent: 150,
+            cap: Duration::from_secs(4),
+            budget: Duration::from_secs(60),
+        }
+    }
+}

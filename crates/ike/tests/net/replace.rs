@@ -1,0 +1,214 @@
+//! An IKE SA is replaced by another: restarts, suspicion, changed addresses and configuration.
+
+use std::time::Duration;
+
+use selvedge_ike::{Event, PeerState};
+
+use crate::harness::{Net, id, subnets};
+
+fn joined() -> (Net, usize, usize) {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    net.call(a, b, "192.0.2.10:500");
+    net.wait_joined(a, b, Duration::from_secs(60));
+    (net, a, b)
+}
+
+/// Positions of the events that fit.
+fn positions(net: &Net, node: usize, fits: impl Fn(&Event) -> bool) -> Vec<usize> {
+    let events = net.nodes[node].events.iter().enumerate();
+    events.filter(|(_, event)| fits(event)).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn a_restarted_caller_replaces_its_old_ike_sa_at_once() {
+    let (mut net, a, b) = joined();
+    let old = net.live(b, a)[0].spi_in;
+    net.restart(a);
+    net.run(Duration::from_millis(200));
+    net.assert_settled(a, b);
+    let up = positions(
+        &net,
+        b,
+        |event| matches!(event, Event::ChildUp { child, .. } if child.replaces == Some(old) && child.send),
+    );
+    let retired = positions(&net, b, |event| matches!(event, Event::ChildRetired { spi_in, .. } if *spi_in == old));
+    assert_eq!((up.len(), retired.len()), (1, 1));
+    assert!(up < retired);
+    assert_eq!(net.count(b, |event| matches!(event, Event::PeerDown { .. })), 0);
+}
+
+#[test]
+fn a_restarted_responder_is_called_again_on_suspicion() {
+    let (mut net, a, b) = joined();
+    net.restart(b);
+    let before = net.ike_packets;
+    net.act(a, |endpoint, now| endpoint.handle_suspicion(now, id(b)));
+    net.run_secs(30);
+    net.assert_settled(a, b);
+    assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 0);
+    // Four for the call, two for the farewell to the old one and its echo, and life signs.
+    assert!(net.ike_packets - before < 10, "{}", net.story());
+}
+
+#[test]
+fn a_restarted_responder_is_noticed_by_its_answer_to_a_life_sign() {
+    let (mut net, a, b) = joined();
+    net.restart(b);
+    net.run_secs(31);
+    net.assert_joined(a, b);
+    net.run_secs(20);
+    net.assert_settled(a, b);
+    assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 0);
+}
+
+#[test]
+fn suspicion_is_rate_limited_and_harmless() {
+    let (mut net, a, b) = joined();
+    net.start_traffic();
+    for _ in 0..90 {
+        net.act(a, |endpoint, now| endpoint.handle_suspicion(now, id(b)));
+        net.run_secs(1);
+    }
+    let ups = net.count(a, |event| matches!(event, Event::ChildUp { .. }));
+    assert!((8..=10).contains(&ups), "{ups}");
+    net.run_secs(30);
+    net.assert_settled(a, b);
+    net.assert_no_esp_lost();
+}
+
+#[test]
+fn a_false_suspicion_of_an_unreachable_peer_changes_nothing() {
+    let (mut net, a, b) = joined();
+    net.filter = Some(Box::new(|packet| packet.ike().is_none_or(|(exchange, ..)| exchange != 34)));
+    net.act(a, |endpoint, now| endpoint.handle_suspicion(now, id(b)));
+    net.run_secs(120);
+    net.assert_settled(a, b);
+    assert_eq!(net.count(a, |event| matches!(event, Event::ChildUp { .. })), 1);
+    assert_eq!(net.last_error(a, b), "no answer from 192.0.2.10:500 after 60 s");
+}
+
+#[test]
+fn an_unprotected_invalid_spi_from_the_peers_address_is_a_suspicion() {
+    let (mut net, a, b) = joined();
+    let spi = net.live(a, b)[0].spi_out;
+    let hint = |spi: u32| {
+        let mut bytes = vec![0; 16];
+        bytes.extend_from_slice(&[41, 0x20, 37, 0, 0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 12, 0, 0, 0, 11]);
+        bytes.extend_from_slice(&spi.to_be_bytes());
+        bytes
+    };
+    let before = net.ike_packets;
+    let local = "192.0.2.1:500".parse().unwrap();
+    let (peer, other) = ("192.0.2.10:500".parse().unwrap(), "192.0.2.66:500".parse().unwrap());
+    net.act(a, |endpoint, now| endpoint.handle_datagram(now, local, peer, &hint(spi + 1)));
+    net.act(a, |endpoint, now| endpoint.handle_datagram(now, local, other, &hint(spi)));
+    assert_eq!(net.ike_packets, before);
+    net.act(a, |endpoint, now| endpoint.handle_datagram(now, local, peer, &hint(spi)));
+    assert_eq!(net.ike_packets, before + 1);
+    net.run_secs(30);
+    net.assert_settled(a, b);
+}
+
+#[test]
+fn a_new_local_address_makes_a_new_ike_sa_before_the_old_one_goes() {
+    let (mut net, a, b) = joined();
+    net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.1".parse().unwrap()));
+    net.run_secs(1);
+    assert_eq!(net.count(a, |event| matches!(event, Event::ChildUp { .. })), 1);
+    net.nodes[a].ip = "192.0.2.77".parse().unwrap();
+    net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.77".parse().unwrap()));
+    net.run_secs(30);
+    net.assert_settled(a, b);
+    assert_eq!(net.live(b, a)[0].remote.ip(), net.nodes[a].ip);
+    for node in [a, b] {
+        assert_eq!(net.count(node, |event| matches!(event, Event::PeerDown { .. })), 0);
+    }
+}
+
+#[test]
+fn a_new_local_address_restarts_a_call_under_way() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.77");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    net.nodes[a].ip = "192.0.2.1".parse().unwrap();
+    net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.77".parse().unwrap()));
+    let (of_a, of_b) = (net.peer(a, b, &["192.0.2.10:500"]), net.peer(b, a, &[]));
+    net.set_peers(b, vec![of_b]);
+    net.set_peers(a, vec![of_a.clone()]);
+    net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.77".parse().unwrap()));
+    net.run_secs(2);
+    assert!(!net.is_joined(a, b));
+    net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.1".parse().unwrap()));
+    net.wait_joined(a, b, Duration::from_secs(1));
+}
+
+#[test]
+fn changed_traffic_selectors_are_negotiated_without_a_gap() {
+    for first in [0, 1] {
+        let (mut net, a, b) = joined();
+        net.start_traffic();
+        let mut of_a = net.peer(a, b, &["192.0.2.10:500"]);
+        let mut of_b = net.peer(b, a, &[]);
+        of_a.local_ts.extend(subnets(9));
+        of_b.remote_ts.extend(subnets(9));
+        let wanted = of_a.local_ts.clone();
+        if first == 0 {
+            net.set_peers(a, vec![of_a]);
+            net.run_secs(1);
+            net.set_peers(b, vec![of_b]);
+        } else {
+            net.set_peers(b, vec![of_b]);
+            net.run_secs(1);
+            net.set_peers(a, vec![of_a]);
+        }
+        net.run_secs(60);
+        net.assert_settled(a, b);
+        assert_eq!(net.live(b, a)[0].remote_ts, wanted);
+        net.assert_no_esp_lost();
+        assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 0);
+    }
+}
+
+#[test]
+fn an_unchanged_peer_is_not_touched_and_a_vanished_one_is_told() {
+    let (mut net, a, b) = joined();
+    let packets = net.ike_packets;
+    let same = net.nodes[a].peers.clone();
+    net.set_peers(a, same);
+    net.run_secs(1);
+    assert_eq!(net.ike_packets, packets);
+    net.set_peers(a, vec![]);
+    net.run_secs(20);
+    assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 1);
+    assert_eq!(net.count(b, |event| matches!(event, Event::PeerDown { reason, .. } if reason.contains("closed"))), 1);
+    assert_eq!(net.status(b, a).state, PeerState::Idle);
+    for node in [a, b] {
+        assert_eq!(net.nodes[node].endpoint.as_ref().unwrap().ike_sas(), 0);
+        assert!(net.nodes[node].pairs.values().all(|pair| pair.retired.is_some()));
+    }
+}
+
+#[test]
+fn many_peers_come_up_side_by_side() {
+    let mut net = Net::new(4);
+    let hub = net.add("beijing.connector", "192.0.2.10");
+    let edges: Vec<usize> =
+        (1..=60).map(|i| net.add(&format!("beijing.edge-{i}"), &format!("192.0.2.{}", i + 20))).collect();
+    let of_hub = edges.iter().map(|edge| net.peer(hub, *edge, &[])).collect();
+    net.set_peers(hub, of_hub);
+    for edge in &edges {
+        let of_edge = net.peer(*edge, hub, &["192.0.2.10:500"]);
+        net.set_peers(*edge, vec![of_edge]);
+    }
+    net.run_secs(1);
+    for edge in &edges {
+        net.assert_joined(*edge, hub);
+    }
+    net.restart(hub);
+    net.run_secs(60);
+    for edge in &edges {
+        net.assert_joined(*edge, hub);
+    }
+}

@@ -1,0 +1,35 @@
+//! Linux as the programs on a gateway need it: netlink (routes, links, IPsec), sockets, TUN, firewall tools, namespaces
+//! and small files. The only crate with system calls and `unsafe`; it does what it is told, and must not decide
+//! anything, read configuration or keep state.
+//!
+//! Everything here blocks only as long as the kernel works on the request, except [`poll`] and the firewall tools.
+//! What can be waited for ([`UdpPort`], [`tun::Tun`], [`seqpacket`], [`netlink::Monitor`], [`watch::Watch`]) is
+//! non-blocking and gives its descriptor by `AsRawFd`.
+
+#![allow(unsafe_code)]
+
+pub mod address;
+pub mod capabilities;
+mod error;
+mod family;
+pub mod file;
+pub mod link;
+pub mod netfilter;
+pub mod netlink;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod route;
+pub mod rule;
+pub mod seqpacket;
+mod sockaddr;
+mod sys;
+pub mod sysctl;
+pub mod tun;
+mod udp;
+pub mod watch;
+pub mod xfrm;
+
+pub use error::{Context, Error, Result};
+pub use family::Family;
+pub use udp::{BATCH, Batch, Datagram, Outgoing, Received, UdpPort};

@@ -1,0 +1,119 @@
+//! The firewall tools of the system, run with text on their standard input.
+//!
+//! They act on the network namespace of the current thread. One run is one transaction per table: all of the text or
+//! nothing of it. What a tool wrote to its standard error is in the error.
+
+mod probe;
+mod run;
+
+use std::path::PathBuf;
+
+use crate::Family;
+use crate::error::Result;
+use run::{find, run};
+
+pub use probe::{Backends, probe};
+
+/// Seconds to wait for another program's lock.
+const LOCK_WAIT: &str = "10";
+
+/// `nft`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nft {
+    program: PathBuf,
+}
+
+/// `iptables` or `ip6tables`, in the flavour that works here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Iptables {
+    restore: PathBuf,
+    save: PathBuf,
+}
+
+/// `ipset`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipset {
+    program: PathBuf,
+}
+
+impl Nft {
+    /// The `nft` of this system, untried.
+    pub fn find() -> Result<Self> {
+        Ok(Self { program: find("nft")? })
+    }
+
+    /// Applies commands (`nft -f -`).
+    pub fn apply(&self, text: &str) -> Result<()> {
+        run(&self.program, &["-f", "-"], text).map(drop)
+    }
+
+    /// Checks commands against the kernel and applies none of them (`nft -c -f -`).
+    pub fn check(&self, text: &str) -> Result<()> {
+        run(&self.program, &["-c", "-f", "-"], text).map(drop)
+    }
+
+    /// A table as text, such as family `inet` and name `selvedge`; `None` when it is not there.
+    pub fn list_table(&self, family: &str, name: &str) -> Result<Option<String>> {
+        match run(&self.program, &["list", "table", family, name], "") {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.to_string().contains("No such file or directory") => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Iptables {
+    /// The flavours of the tools for `family` on this system, untried: the system's choice, legacy, nft.
+    pub fn candidates(family: Family) -> Vec<Self> {
+        let base = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let pair = |flavour: &str| {
+            let restore = find(&format!("{base}{flavour}-restore")).ok()?;
+            Some(Self { restore, save: find(&format!("{base}{flavour}-save")).ok()? })
+        };
+        ["", "-legacy", "-nft"].into_iter().filter_map(pair).collect()
+    }
+
+    /// Applies `iptables-restore` text and leaves chains it does not name as they are.
+    pub fn restore(&self, text: &str) -> Result<()> {
+        run(&self.restore, &["-w", LOCK_WAIT, "--noflush"], text).map(drop)
+    }
+
+    /// A table (`filter`, `nat`, `mangle`, `raw`) in the form of `iptables-save`.
+    pub fn save(&self, table: &str) -> Result<String> {
+        run(&self.save, &["-t", table], "")
+    }
+
+    /// All tables that the kernel has loaded, in the form of `iptables-save`.
+    pub fn save_all(&self) -> Result<String> {
+        run(&self.save, &[], "")
+    }
+}
+
+impl Ipset {
+    /// The `ipset` of this system, untried.
+    pub fn find() -> Result<Self> {
+        Ok(Self { program: find("ipset")? })
+    }
+
+    /// Applies commands; sets and members that are there already, or not there, are no errors.
+    pub fn restore(&self, text: &str) -> Result<()> {
+        run(&self.program, &["restore", "-exist"], text).map(drop)
+    }
+
+    /// A set with its members in the form of `ipset save`; `None` when it is not there.
+    pub fn save(&self, name: &str) -> Result<Option<String>> {
+        match run(&self.program, &["save", name], "") {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.to_string().contains("does not exist") => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The names of all sets.
+    pub fn names(&self) -> Result<Vec<String>> {
+        Ok(run(&self.program, &["list", "-name"], "")?.lines().map(str::to_owned).collect())
+    }
+}

@@ -1,0 +1,92 @@
+//! Processes: helpers that outlive us, and how much memory we use.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// Starts `program` with `args` as a session of its own, child of init: it lives on when we end, holds none of our
+/// descriptors and gets no signal meant for us.
+///
+/// Its standard output and error are appended to `log` (`None`: thrown away). Returns when the program is running;
+/// a program that cannot be started is an error.
+///
+/// What ends every process of a control group (systemd's default `KillMode`, the end of a container) ends it too.
+pub fn spawn_detached(program: &Path, args: &[impl AsRef<OsStr>], log: Option<&Path>) -> Result<()> {
+    let what = || format!("start {}", program.display());
+    let (out, err) = match log {
+        Some(path) => {
+            let file = File::options().append(true).create(true).open(path);
+            let file = file.context(|| path.display()).context(what)?;
+            (Stdio::from(file.try_clone().context(what)?), Stdio::from(file))
+        }
+        None => (Stdio::null(), Stdio::null()),
+    };
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(out).stderr(err).current_dir("/");
+    // SAFETY: between fork and exec only async-signal-safe calls are made.
+    unsafe { command.pre_exec(detach) };
+    let mut intermediate = command.spawn().context(what)?;
+    intermediate.wait().context(what)?;
+    Ok(())
+}
+
+/// Resident memory of this process in KiB, exact also where the kernel counts per thread.
+pub fn rss() -> Result<u64> {
+    for (path, label) in [("/proc/self/smaps_rollup", "Rss:"), ("/proc/self/status", "VmRSS:")] {
+        if let Some(kib) = std::fs::read_to_string(path).ok().and_then(|text| kib_of(&text, label)) {
+            return Ok(kib);
+        }
+    }
+    Err(Error::new("read the resident memory: neither smaps_rollup nor status gives it"))
+}
+
+fn kib_of(text: &str, label: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Leaves the session and the parent, and marks every descriptor but the standard ones close-on-exec.
+fn detach() -> io::Result<()> {
+    // SAFETY: setsid, fork and _exit take no pointers; _exit runs no destructors.
+    unsafe {
+        sys::check(libc::setsid())?;
+        if sys::check(libc::fork())? > 0 {
+            libc::_exit(0);
+        }
+    }
+    close_on_exec_from(3)
+}
+
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.11. Reading /proc/self/fd would allocate, which is not allowed after a fork.
+    // SAFETY: sysconf and fcntl with these arguments take no pointers.
+    unsafe {
+        let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(256, 65_536) as libc::c_int;
+        for fd in first as libc::c_int..limit {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read() {
+        assert!(rss().unwrap() > 100);
+        assert_eq!(kib_of("a\nRss:    1234 kB\nPss: 1 kB", "Rss:"), Some(1234));
+        assert_eq!(kib_of("Rss:\n", "Rss:"), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Kernel settings below `/proc/sys`, of the current network namespace where they have one.
+
+use std::path::PathBuf;
+
+use crate::error::{Context, Error, Result};
+
+/// The value of `key`, without the line end. Keys are paths, as `net/ipv4/conf/eth0.1/rp_filter`, because device names
+/// may contain dots.
+pub fn get(key: &str) -> Result<String> {
+    let text = std::fs::read_to_string(path(key)?).context(|| format!("read sysctl {key}"))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Gives `key` this value. Returns whether it had another one; it is not written otherwise, so that it works where
+/// `/proc/sys` is read-only and already right.
+pub fn set(key: &str, value: &str) -> Result<bool> {
+    if get(key)? == value {
+        return Ok(false);
+    }
+    std::fs::write(path(key)?, value).context(|| format!("set sysctl {key} = {value}"))?;
+    Ok(true)
+}
+
+fn path(key: &str) -> Result<PathBuf> {
+    if key.is_empty() || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Error::new(format!("{key:?} is not a sysctl key")));
+    }
+    Ok(PathBuf::from("/proc/sys").join(key))
+}

@@ -1,0 +1,232 @@
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Everything one node must know, made by the operator, read by agent and connector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct NodeConfig {
+    /// Schema version, [`crate::SCHEMA_VERSION`].
+    pub version: u64,
+    /// Grows with every change the operator makes to this node's configuration.
+    pub generation: u64,
+    /// Identity in the fabric and subject alternative name of the certificate: `<cluster>.<node>` or
+    /// `<cluster>.connector`.
+    pub name: String,
+    /// Kubernetes node name; endpoints of Services that carry it are on this node.
+    pub node: String,
+    /// What this node does in the fabric.
+    pub role: Role,
+    /// Pod networks of this node, at most one of each family in practice.
+    pub pod_cidrs: Vec<IpNet>,
+    /// What this node speaks for inside its tunnels.
+    pub local: LocalSide,
+    /// The other ends.
+    pub peers: Vec<Peer>,
+    /// Services served on the node.
+    pub services: Services,
+    /// The CNI network to write; absent where another CNI rules.
+    pub cni: Option<Cni>,
+    /// How ESP is done.
+    pub datapath: DatapathMode,
+    /// Who filters and translates.
+    pub firewall: FirewallBackend,
+}
+
+/// What a node does in the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum Role {
+    /// A gateway: tunnels to the connector and to the edges of its communities.
+    Edge,
+    /// A cloud node that ends the tunnels of all edges.
+    Connector,
+    /// Any other cloud node: routes the edges' networks to the connector.
+    Cloud,
+}
+
+/// The networks that a node offers into its tunnels: its local traffic selectors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct LocalSide {
+    /// Pod and Service networks.
+    pub prefixes: Vec<IpNet>,
+    /// Addresses of nodes, reachable from the peers' pods.
+    pub node_addresses: Vec<IpAddr>,
+}
+
+/// Another node, its networks and the way to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct Peer {
+    /// Fabric name; the peer's certificate must carry it.
+    pub name: String,
+    /// How packets get there.
+    pub via: Via,
+    /// Where it can be called, tried in turn. Empty: only the peer can call.
+    pub addresses: Vec<IpAddr>,
+    /// UDP port of its IKE responder, 4500 unless something is in the way.
+    pub port: u16,
+    /// Whether this node calls (both may).
+    pub initiate: bool,
+    /// Pod and Service networks behind it: routed to it, and the only sources accepted from it besides
+    /// `node_addresses`.
+    pub prefixes: Vec<IpNet>,
+    /// Node addresses behind it, reachable from this side's pods.
+    pub node_addresses: Vec<IpAddr>,
+    /// `via: lan` only: the peer's own pod networks. The kernel's route to them (an overlay such as VXLAN) is the
+    /// way to the peer; without such a route its `addresses` are the next hop.
+    pub overlay: Vec<IpNet>,
+}
+
+/// How packets for a peer travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum Via {
+    /// Through an IPsec tunnel.
+    Tunnel,
+    /// By a plain route inside the cloud's own network.
+    Lan,
+}
+
+/// The Services served in the kernel of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct Services {
+    /// Whether this node serves them at all; a node with kube-proxy does not.
+    pub mode: ServiceMode,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// Cluster IP networks.
+    pub cidrs: Vec<IpNet>,
+    /// Every Service with a cluster IP.
+    pub list: Vec<Service>,
+}
+
+/// Whether Services are served on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum ServiceMode {
+    /// Somebody else does it.
+    #[default]
+    Off,
+    /// Destination NAT in the kernel.
+    Kernel,
+}
+
+/// How an endpoint is chosen for a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum Balance {
+    /// Each with the same chance.
+    #[default]
+    Random,
+    /// In turn.
+    RoundRobin,
+}
+
+/// A Kubernetes Service with cluster IPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct Service {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes name.
+    pub name: String,
+    /// Cluster IPs, at most one of each family.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Ports with their endpoints.
+    pub ports: Vec<ServicePort>,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct ServicePort {
+    /// Name of the port, empty if it has none.
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port on the cluster IP.
+    pub port: u16,
+    /// Ready endpoints, of every family.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Transport protocol of a Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Where a Service port is really served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct Endpoint {
+    /// Pod or node address.
+    pub address: IpAddr,
+    /// Port at that address.
+    pub port: u16,
+    /// Kubernetes node it runs on, empty if unknown.
+    pub node: String,
+}
+
+/// The CNI network of an edge node (bridge, host-local, portmap, bandwidth).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub struct Cni {
+    /// `cniVersion` of the list.
+    pub version: String,
+    /// Name of the network and of the file `<network>.conflist`.
+    pub network: String,
+    /// Bridge the pods hang on.
+    pub bridge: String,
+    /// MTU of the pods, in bytes.
+    pub mtu: u32,
+    /// Whether a pod reaches itself through its Service.
+    pub hairpin: bool,
+}
+
+/// How ESP is done on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum DatapathMode {
+    /// Kernel xfrm where the kernel has ESP, else user space.
+    #[default]
+    Auto,
+    /// Kernel xfrm or nothing.
+    Kernel,
+    /// ESP in user space over TUN.
+    User,
+}
+
+/// Which firewall the rules are written for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum FirewallBackend {
+    /// nftables where it works, else iptables.
+    #[default]
+    Auto,
+    /// `iptables-restore`, `ip6tables-restore` and `ipset`.
+    Iptables,
+    /// `nft`.
+    Nftables,
+}
+
+impl Peer {
+    /// All the networks behind the peer: prefixes, then node addresses as host prefixes.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.prefixes.iter().copied().chain(self.node_addresses.iter().map(|a| IpNet::from(*a)))
+    }
+}
+
+impl LocalSide {
+    /// All the networks of this side: prefixes, then node addresses as host prefixes.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.prefixes.iter().copied().chain(self.node_addresses.iter().map(|a| IpNet::from(*a)))
+    }
+}

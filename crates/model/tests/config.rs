@@ -1,0 +1,125 @@
+//! The contract, as both sides see it.
+
+use proptest::prelude::*;
+use selvedge_model::*;
+
+const EDGE: &str = r#"{
+  "version": 1, "generation": 7, "name": "beijing.edge-1", "node": "edge-1", "role": "edge",
+  "podCidrs": ["10.234.1.0/24", "fd00:234:0:1::/64"],
+  "local": {"prefixes": ["10.234.1.0/24", "fd00:234:0:1::/64"], "nodeAddresses": ["10.1.1.2"]},
+  "peers": [
+    {"name": "beijing.connector", "via": "tunnel", "addresses": ["192.0.2.10"], "initiate": true,
+     "prefixes": ["10.96.0.0/16", "10.244.0.0/24"], "nodeAddresses": ["172.16.0.1"]},
+    {"name": "beijing.edge-2", "via": "tunnel", "port": 4501, "prefixes": ["10.234.2.0/24"], "future": {"x": [1.5e3, null]}}
+  ],
+  "services": {"mode": "kernel", "balance": "roundRobin", "cidrs": ["10.96.0.0/16"], "list": [
+    {"namespace": "default", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
+      {"name": "http", "protocol": "tcp", "port": 80, "endpoints": [{"address": "10.234.1.5", "port": 8080, "node": "edge-1"}]}]}]},
+  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}
+}"#;
+
+fn refused(from: &str, to: &str) -> String {
+    assert!(EDGE.contains(from), "{from}");
+    NodeConfig::parse(&EDGE.replacen(from, to, 1)).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn reads_every_field_and_ignores_unknown_ones() {
+    let config = NodeConfig::parse(EDGE).unwrap();
+    assert_eq!(config.role, Role::Edge);
+    assert_eq!(config.peers[0].port, 4500);
+    assert!(config.peers[0].initiate && !config.peers[1].initiate);
+    assert_eq!(config.peers[1].port, 4501);
+    assert_eq!(config.services.balance, Balance::RoundRobin);
+    assert_eq!(config.services.list[0].ports[0].endpoints[0].port, 8080);
+    assert!(config.cni.as_ref().unwrap().hairpin);
+    assert_eq!((config.datapath, config.firewall), (DatapathMode::Auto, FirewallBackend::Auto));
+    assert_eq!(config.peers[0].networks().last().unwrap().to_string(), "172.16.0.1/32");
+}
+
+#[test]
+fn what_the_cloud_writes_the_edge_reads() {
+    let config = NodeConfig::parse(EDGE).unwrap();
+    let text = serde_json::to_string_pretty(&config).unwrap();
+    assert_eq!(NodeConfig::parse(&text).unwrap(), config);
+}
+
+#[test]
+fn errors_name_field_and_reason() {
+    for (from, to, expected) in [
+        ("\"version\": 1", "\"version\": 2", "version: is 2, this program reads version 1"),
+        ("\"name\": \"beijing.edge-1\", ", "", "name: is missing"),
+        ("\"role\": \"edge\"", "\"role\": \"hub\"", "role: \"hub\" is none of edge, connector, cloud"),
+        (
+            "10.96.0.0/16\", \"10.244",
+            "10.96.0.0/33\", \"10.244",
+            "peers[0].prefixes[0]: \"10.96.0.0/33\" is not a network in CIDR notation",
+        ),
+        (
+            "10.244.0.0/24",
+            "10.244.0.9/24",
+            "peers[0].prefixes[1]: \"10.244.0.9/24\" has host bits set; the network is 10.244.0.0/24",
+        ),
+        ("192.0.2.10", "192.0.2.256", "peers[0].addresses[0]: \"192.0.2.256\" is not an IP address"),
+        ("4501", "0", "peers[1].port: 0 is not within 1 to 65535"),
+        ("4501", "\"x\"", "peers[1].port: expected a whole number, found a string"),
+        ("beijing.edge-2", "beijing.connector", "peers[1].name: \"beijing.connector\" is already peers[0]"),
+        ("beijing.edge-2", "beijing_edge", "peers[1].name: \"beijing_edge\" is not of the form <cluster>.<node>"),
+        (
+            "10.234.2.0/24",
+            "10.244.0.0/16",
+            "peers[1].prefixes[0]: 10.244.0.0/16 overlaps 10.244.0.0/24 of peers[0].prefixes[1]",
+        ),
+        (
+            "10.234.2.0/24",
+            "10.234.1.128/25",
+            "peers[1].prefixes[0]: 10.234.1.128/25 overlaps 10.234.1.0/24 of podCidrs[0]",
+        ),
+        (
+            "\"network\": \"selvedge\"",
+            "\"network\": \"../x\"",
+            "cni.network: \"../x\" is not a plain name of at most 64 characters",
+        ),
+        ("\"mtu\": 1400", "\"mtu\": 100", "cni.mtu: 100 is not within 1280 to 65535"),
+        ("\"peers\": [", "\"peers\": [17, ", "peers[0]: expected an object, found a number"),
+    ] {
+        assert_eq!(refused(from, to), expected);
+    }
+}
+
+#[test]
+fn garbage_and_truncation_name_the_place() {
+    assert_eq!(NodeConfig::parse("").unwrap_err().to_string(), "line 1, column 1: not JSON: the text ends too early");
+    assert_eq!(
+        NodeConfig::parse("{\n  \"version\": 1;\n}").unwrap_err().to_string(),
+        "line 2, column 15: not JSON: expected ',' or the closing bracket"
+    );
+    assert_eq!(NodeConfig::parse("[]").unwrap_err().to_string(), "configuration: expected an object, found a list");
+    for end in (0..EDGE.len()).filter(|i| EDGE.is_char_boundary(*i)) {
+        let error = NodeConfig::parse(&EDGE[..end]).unwrap_err();
+        assert!(error.problem.contains("ends too early"), "{end}: {error}");
+    }
+    let deep = "[".repeat(1 << 20);
+    assert!(NodeConfig::parse(&deep).unwrap_err().problem.contains("nested too deeply"));
+}
+
+proptest! {
+    #[test]
+    fn never_panics_on_noise(text in ".{0,200}") {
+        let _ = NodeConfig::parse(&text);
+    }
+
+    #[test]
+    fn never_panics_on_mutations(at in 0..EDGE.len(), byte in 0x20u8..0x7f) {
+        let mut bytes = EDGE.as_bytes().to_vec();
+        bytes[at] = byte;
+        let _ = NodeConfig::parse(std::str::from_utf8(&bytes).unwrap());
+    }
+
+    #[test]
+    fn syntax_check_agrees_with_serde_json(text in "[\\[\\]{}:,\"0-9eE.+\\-tfnrualse \\\\]{0,24}") {
+        let ours = NodeConfig::parse(&text).map(|_| ()).map_err(|e| e.problem.starts_with("not JSON"));
+        let theirs = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        prop_assert_eq!(ours == Err(true), !theirs, "{}", text);
+    }
+}

@@ -1,0 +1,179 @@
+//! What the firewall should do, in words that both renderers translate rule by rule.
+//!
+//! A rule is there once, whichever backend writes it. Its family is that of its addresses; without any it is for both.
+
+mod build;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use selvedge_model::{Balance, Protocol};
+
+use crate::facts::Family;
+
+pub(crate) use build::ruleset;
+
+/// All that a node's firewall should do for us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Whether there is anything to do for IPv6.
+    pub ipv6: bool,
+    /// Networks of each set and family; never an empty one, and none inside another.
+    pub sets: BTreeMap<(Set, Family), BTreeSet<IpNet>>,
+    /// Rules of each chain, in order.
+    pub chains: BTreeMap<Chain, Vec<Rule>>,
+    /// Services by what clients call.
+    pub services: BTreeMap<Frontend, Service>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+}
+
+/// A named set of networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Set {
+    /// Pod networks this node speaks for.
+    Local,
+    /// Nodes this node speaks for.
+    LocalNodes,
+    /// Prefixes of all peers.
+    Remote,
+    /// Node addresses of tunnel peers.
+    RemoteNodes,
+    /// Prefixes of tunnel peers.
+    Tunnel,
+}
+
+/// Where rules apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chain {
+    /// Every arriving packet, before connection tracking.
+    Arrival,
+    /// TCP options of forwarded packets.
+    Clamp,
+    /// Packets for this host.
+    Input,
+    /// Packets passing through.
+    Forward,
+    /// Source addresses of new connections.
+    Source,
+}
+
+/// Some conditions, all of which must hold, and what happens then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The one family it is for; `None`: both.
+    pub family: Option<Family>,
+    /// Conditions.
+    pub matches: Vec<Match>,
+    /// What happens.
+    pub verdict: Verdict,
+}
+
+/// A condition on a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Source within a network.
+    Source(IpNet),
+    /// Destination within a network.
+    Destination(IpNet),
+    /// Source within a set.
+    SourceIn(Set),
+    /// Destination within a set.
+    DestinationIn(Set),
+    /// Source is an address of this host.
+    SourceLocal,
+    /// Arrived by this link.
+    From(&'static str),
+    /// Arrived by any link but this.
+    NotFrom(&'static str),
+    /// Leaves by any link but this.
+    NotTo(&'static str),
+    /// ESP (IP protocol 50).
+    Esp,
+    /// UDP to this port.
+    UdpPort(u16),
+    /// First packet of a TCP connection, in either direction.
+    TcpSyn,
+    /// Of a known connection.
+    Established,
+    /// Of a connection whose destination was translated.
+    Translated,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes.
+    Accept,
+    /// It is counted and dropped.
+    Drop,
+    /// Others decide.
+    Return,
+    /// It keeps its source, and nobody's later rule changes it.
+    Keep,
+    /// It takes this source.
+    TakeSource(IpAddr),
+    /// It takes the source of the link by which it leaves.
+    Masquerade,
+    /// Its maximum segment size is lowered to the path MTU.
+    Clamp,
+}
+
+/// What the clients of a Service call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// Cluster IP.
+    pub address: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port.
+    pub port: u16,
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `namespace/name:port` for the reader of the rules, of plain characters only.
+    pub name: String,
+    /// Endpoints in use here; none: clients are refused.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl Set {
+    /// Name without prefix and family.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Set::Local => "local",
+            Set::LocalNodes => "local-node",
+            Set::Remote => "remote",
+            Set::RemoteNodes => "remote-node",
+            Set::Tunnel => "tunnel",
+        }
+    }
+}
+
+impl Rule {
+    pub(crate) fn applies(&self, family: Family) -> bool {
+        self.family.is_none_or(|own| own == family)
+    }
+}
+
+impl Frontend {
+    pub(crate) fn family(&self) -> Family {
+        self.address.into()
+    }
+
+    pub(crate) fn protocol_name(&self) -> &'static str {
+        match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// FNV-1a, 64 bits: the same on every machine and in every release.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}

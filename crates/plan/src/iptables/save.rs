@@ -1,0 +1,118 @@
+//! From the text of `iptables-save` to the least text that makes it right.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{PREFIX, Table, Tables};
+
+/// The tables that hold rules of ours.
+const TABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
+
+/// Text for `iptables-restore --noflush` that turns what `save` shows (all tables, without counters) into what is
+/// wanted; `None` if it is so already. Each table changes in one step. Chains that are right are left alone, and with
+/// them their counters.
+pub fn update(save: &str, wanted: &Tables) -> Option<String> {
+    let saved = parse(save);
+    let nothing = (Saved::default(), Table::default());
+    let mut text = String::new();
+    for name in TABLES {
+        let before = saved.get(name).unwrap_or(&nothing.0);
+        let lines = table_update(before, wanted.get(name).unwrap_or(&nothing.1));
+        if !lines.is_empty() {
+            let _ = writeln!(text, "*{name}\n{}COMMIT", lines);
+        }
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// Text for `iptables-restore --noflush` that removes all that is ours and nothing else; `None` if there is nothing.
+pub fn remove(save: &str) -> Option<String> {
+    update(save, &Tables::new())
+}
+
+/// One table as saved: the rules of every chain, as they follow `-A <chain> `.
+#[derive(Default)]
+struct Saved<'a> {
+    chains: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+fn parse(save: &str) -> BTreeMap<&str, Saved<'_>> {
+    let mut tables: BTreeMap<&str, Saved<'_>> = BTreeMap::new();
+    let mut current = None;
+    for line in save.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            current = Some(name);
+        } else if let Some(table) = current.map(|name| tables.entry(name).or_default()) {
+            if let Some(chain) = line.strip_prefix(':').and_then(|l| l.split(' ').next()) {
+                table.chains.entry(chain).or_default();
+            } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|l| l.split_once(' ')) {
+                table.chains.entry(chain).or_default().push(rule);
+            }
+        }
+    }
+    tables
+}
+
+fn table_update(saved: &Saved<'_>, wanted: &Table) -> String {
+    let (mut declared, mut filled, mut moved, mut deleted) =
+        (String::new(), String::new(), String::new(), String::new());
+    for (name, rules) in &wanted.chains {
+        if !saved.chains.get(name.as_str()).is_some_and(|found| same(found, rules)) {
+            let _ = writeln!(declared, ":{name} - [0:0]");
+            for rule in rules {
+                let _ = writeln!(filled, "-A {name} {rule}");
+            }
+        }
+    }
+    for (chain, rules) in &saved.chains {
+        if chain.starts_with(PREFIX) {
+            if !wanted.chains.contains_key(*chain) {
+                let _ = writeln!(declared, ":{chain} - [0:0]");
+                let _ = writeln!(deleted, "-X {chain}");
+            }
+            continue;
+        }
+        let jumps: Vec<&str> = rules.iter().copied().filter(|rule| jumps_to_us(rule)).collect();
+        let jump = wanted.jumps.get(chain).map(|target| format!("-j {target}"));
+        let right = match &jump {
+            Some(jump) => jumps == [jump] && rules.first() == jumps.first(),
+            None => jumps.is_empty(),
+        };
+        if !right {
+            for rule in jumps {
+                let _ = writeln!(moved, "-D {chain} {rule}");
+            }
+            if let Some(jump) = jump {
+                let _ = writeln!(moved, "-I {chain} 1 {jump}");
+            }
+        }
+    }
+    // A table that was never used shows no base chains.
+    for (chain, target) in wanted.jumps.iter().filter(|(chain, _)| !saved.chains.contains_key(*chain)) {
+        let _ = writeln!(moved, "-I {chain} 1 -j {target}");
+    }
+    declared + &filled + &moved + &deleted
+}
+
+fn jumps_to_us(rule: &str) -> bool {
+    let words: Vec<&str> = rule.split(' ').collect();
+    words.windows(2).any(|pair| matches!(pair[0], "-j" | "-g") && pair[1].starts_with(PREFIX))
+}
+
+fn same(found: &[&str], wanted: &[String]) -> bool {
+    found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| *a == b || same_but_rounded(a, b))
+}
+
+/// Kernels keep a probability in 31 bits, and the flavours of iptables print the rest differently.
+fn same_but_rounded(found: &str, wanted: &str) -> bool {
+    const OPTION: &str = "--probability ";
+    let cut = |rule: &str| -> Option<(String, f64)> {
+        let (before, rest) = rule.split_once(OPTION)?;
+        let (number, after) = rest.split_once(' ')?;
+        Some((format!("{before}{after}"), number.parse().ok()?))
+    };
+    match (cut(found), cut(wanted)) {
+        (Some((a, p)), Some((b, q))) => a == b && (p - q).abs() < 1e-6,
+        _ => false,
+    }
+}

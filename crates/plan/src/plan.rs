@@ -1,0 +1,128 @@
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use selvedge_model::{NodeConfig, Role};
+
+use crate::facts::{Backend, Datapath, Facts};
+use crate::firewall::Ruleset;
+use crate::node::Node;
+use crate::policy::{self, Policy};
+use crate::route::{self, Route, Rule};
+use crate::sysctl::{self, Sysctl};
+use crate::{cni, firewall};
+
+/// Name of the device that all routes to tunnel peers lead to.
+pub const DEVICE: &str = "selvedge0";
+
+/// MTU of that device in bytes: 1500 less the outer IPv6 header, UDP, ESP, padding and integrity value, rounded down.
+pub const MTU: u32 = 1400;
+
+/// All that a node should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The device behind which the tunnels are; none on a node without tunnels.
+    pub device: Option<Device>,
+    /// Addresses of that device, as host prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Routes, in tables of our own.
+    pub routes: Vec<Route>,
+    /// Rules that lead to those tables.
+    pub rules: Vec<Rule>,
+    /// Kernel settings, to be made in this order, after the device is there.
+    pub sysctls: Vec<Sysctl>,
+    /// xfrm policies; none in the user-space datapath.
+    pub policies: Vec<Policy>,
+    /// What the firewall should do.
+    pub ruleset: Ruleset,
+    /// The CNI network list to write.
+    pub cni: Option<File>,
+    /// What could not be planned or will not work, in words for the person.
+    pub notes: Vec<String>,
+}
+
+/// The device behind which the tunnels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A TUN device, read and written by the user-space datapath.
+    Tun,
+    /// A dummy link: packets never come out of it, the policies catch them before.
+    Dummy,
+}
+
+/// A file of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Name without a directory.
+    pub name: String,
+    /// Content.
+    pub text: String,
+}
+
+impl Plan {
+    /// What a node should have that Selvedge has left.
+    pub fn nothing() -> Plan {
+        Plan {
+            device: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            rules: Vec::new(),
+            sysctls: Vec::new(),
+            policies: Vec::new(),
+            ruleset: Ruleset::default(),
+            cni: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What a node with this configuration and these facts should have.
+    pub fn new(config: &NodeConfig, facts: &Facts) -> Plan {
+        let node = Node::new(config, facts);
+        let mut notes = Vec::new();
+        let routes = route::routes(&node, &mut notes);
+        sysctl::notes(&node, &mut notes);
+        collisions(&node, &mut notes);
+        if facts.firewall == Backend::Nftables && facts.forward_drop {
+            notes.push(
+                "the FORWARD policy of iptables is DROP, which an accept in a table of nftables does not overrule: \
+                 set the firewall of this node to iptables"
+                    .into(),
+            );
+        }
+        Plan {
+            device: node.ends_tunnels().then_some(match facts.datapath {
+                Datapath::Kernel => Device::Dummy,
+                Datapath::User => Device::Tun,
+            }),
+            addresses: node.pod_addresses().filter(|own| own.on_device).map(|own| own.address.into()).collect(),
+            rules: route::rules(&node, &routes),
+            routes,
+            sysctls: sysctl::sysctls(&node),
+            policies: policy::policies(&node),
+            ruleset: firewall::ruleset(&node),
+            cni: (config.role == Role::Edge)
+                .then(|| config.cni.as_ref().map(|c| cni::conflist(c, &config.pod_cidrs)))
+                .flatten(),
+            notes,
+        }
+    }
+}
+
+/// Peers' prefixes that swallow what the node needs to reach without a tunnel.
+fn collisions(node: &Node<'_>, notes: &mut Vec<String>) {
+    for peer in node.tunnels() {
+        for prefix in &peer.prefixes {
+            let outer = node.tunnels().flat_map(|p| &p.addresses).chain(node.facts.paths.values().map(|p| &p.remote));
+            let mut outer: Vec<&IpAddr> = outer.filter(|address| prefix.contains(*address)).collect();
+            outer.sort();
+            outer.dedup();
+            for address in outer {
+                notes.push(format!("{prefix} of {} holds {address}, the outer address of a tunnel", peer.name));
+            }
+            for (link, net) in node.facts.local_addresses.iter().filter(|(link, _)| link != DEVICE) {
+                if prefix.contains(&net.trunc()) || net.contains(prefix) {
+                    notes.push(format!("{prefix} of {} overlaps {} on {link}", peer.name, net.trunc()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What real sockets see through the rules and routes of an edge, with each backend.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::netns::Netns;
+use common::talk::{Server, call, call_from, send_from};
+use common::*;
+use selvedge_plan::*;
+
+#[test]
+fn talk() {
+    common::talk::helper();
+}
+
+/// `edge-1` with pods `a` and `b` on a bridge, a peer behind `selvedge0` (a veth pair here), an uplink to the world.
+struct Edge {
+    node: Netns,
+    a: Netns,
+    b: Netns,
+    peer: Netns,
+    world: Netns,
+    _servers: Vec<Server>,
+}
+
+const ROUND_ROBIN: &str = r#""mode": "kernel", "balance": "roundRobin""#;
+
+impl Edge {
+    fn new(backend: &str, change: impl Fn(&mut Facts)) -> Edge {
+        let (node, a, b, peer, world) = (Netns::new(), Netns::new(), Netns::new(), Netns::new(), Netns::new());
+        for netns in [&node, &a, &b, &peer, &world] {
+            for family in ["ipv4", "ipv6"] {
+                netns.run(&format!("sysctl -qw net.{family}.conf.all.forwarding=1"));
+            }
+            netns.run("sysctl -qw net.ipv6.conf.default.accept_dad=0");
+        }
+        node.run("ip link add br-selvedge type bridge");
+        node.run("ip addr add 10.234.1.1/24 dev br-selvedge");
+        node.run("ip addr add fd00:234:0:1::1/64 dev br-selvedge nodad");
+        node.run("ip link set br-selvedge up");
+        for (pod, number) in [(&a, 5), (&b, 6)] {
+            node.run(&format!("ip link add pod{number} type veth peer name eth0 netns {}", pod.name()));
+            node.run(&format!("ip link set pod{number} master br-selvedge up"));
+            node.run(&format!("bridge link set dev pod{number} hairpin on"));
+            pod.run(&format!("ip addr add 10.234.1.{number}/24 dev eth0"));
+            pod.run(&format!("ip addr add fd00:234:0:1::{number}/64 dev eth0 nodad"));
+            pod.run("ip link set eth0 up");
+            pod.run("ip route add default via 10.234.1.1");
+            pod.run("ip route add default via fd00:234:0:1::1");
+        }
+        node.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", world.name()));
+        node.run("ip addr add 192.168.11.2/24 dev eth0");
+        node.run("ip link set eth0 up");
+        node.run("ip route add default via 192.168.11.1 dev eth0 onlink");
+        world.run("ip addr add 192.168.11.1/24 dev eth0");
+        world.run("ip link set eth0 up");
+        world.run("ip addr add 10.234.2.66/32 dev lo");
+        world.run("ip route add 10.234.1.0/24 via 192.168.11.2 src 10.234.2.66");
+        // As with a TUN device, neighbours are not asked for: both ends have one address.
+        let link = "address 02:00:00:00:00:01";
+        node.run(&format!("ip link add selvedge0 {link} type veth peer name tun0 {link} netns {}", peer.name()));
+        node.run("ip link set selvedge0 arp off mtu 1400 up");
+        peer.run("ip link set tun0 arp off up");
+        for address in ["10.234.2.5/32", "10.244.1.5/32", "10.244.2.5/32", "10.244.2.6/32"] {
+            peer.run(&format!("ip addr add {address} dev tun0"));
+        }
+        peer.run("ip route add default dev tun0");
+
+        let mut facts = edge_facts(Datapath::User);
+        change(&mut facts);
+        let plan = Plan::new(&config(&EDGE.replace(r#""mode": "kernel""#, ROUND_ROBIN)), &facts);
+        if !facts.bridge_netfilter {
+            node.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
+        }
+        for sysctl in &plan.sysctls {
+            let _ = node.try_feed(&format!("sysctl -qw {}={}", sysctl.path, sysctl.value), "");
+        }
+        apply_routes(&node, &plan);
+        // What gateways have on their own, and what must not touch traffic of tunnels.
+        let foreign = "*nat\n-A POSTROUTING ! -o lo -j MASQUERADE\nCOMMIT\n";
+        let program = if backend == "nft" { "iptables-nft" } else { backend };
+        node.feed(&format!("{program}-restore --noflush"), foreign);
+        load(&node, &plan, backend);
+
+        let servers = [
+            (&a, "tcp", "a", "0.0.0.0:8080"),
+            (&a, "tcp", "a", "[fd00:234:0:1::5]:8080"),
+            (&b, "tcp", "b", "0.0.0.0:8080"),
+            (&peer, "udp", "peer", "10.244.1.5:123"),
+            (&peer, "udp", "peer", "10.244.2.5:123"),
+            (&peer, "udp", "peer", "10.244.2.6:123"),
+            (&peer, "tcp", "peer", "10.234.2.5:8080"),
+            (&peer, "udp", "peer", "10.234.2.5:7"),
+            (&world, "tcp", "world", "192.168.11.1:8080"),
+        ];
+        let servers = servers.map(|(netns, protocol, name, address)| Server::start(netns, protocol, name, address));
+        Edge { node, a, b, peer, world, _servers: servers.into() }
+    }
+}
+
+fn apply_routes(node: &Netns, plan: &Plan) {
+    for address in &plan.addresses {
+        node.run(&format!(
+            "ip addr add {address} dev {DEVICE} {}",
+            if address.addr().is_ipv6() { "nodad" } else { "" }
+        ));
+    }
+    for Route { table, destination, metric, kind, protocol } in &plan.routes {
+        let end = format!("table {table} metric {metric} proto {protocol}");
+        match kind {
+            RouteKind::Unreachable => node.run(&format!("ip route add unreachable {destination} {end}")),
+            RouteKind::Unicast { device, source, .. } => {
+                node.run(&format!("ip route add {destination} dev {device} src {} {end}", source.unwrap()))
+            }
+        };
+    }
+    for Rule { family, priority, from, table } in &plan.rules {
+        let family = if *family == Family::V4 { "-4" } else { "-6" };
+        let from = from.map_or("all".into(), |net| net.to_string());
+        node.run(&format!("ip {family} rule add priority {priority} from {from} lookup {table}"));
+    }
+}
+
+fn load(node: &Netns, plan: &Plan, backend: &str) {
+    let ruleset = &plan.ruleset;
+    if backend == "nft" {
+        node.feed("nft -f -", &nft::replace(ruleset));
+        return;
+    }
+    node.feed("ipset restore", &ipset::update("", ruleset).unwrap());
+    for (program, family) in [(backend.to_owned(), Family::V4), (backend.replace("ip", "ip6"), Family::V6)] {
+        let save = node.run(&format!("{program}-save"));
+        let text = iptables::update(&save, &iptables::tables(ruleset, family)).unwrap();
+        node.feed(&format!("{program}-restore --noflush"), &text);
+    }
+}
+
+/// A few calls, with equal answers counted once.
+fn calls(netns: &Netns, to: &str) -> Vec<String> {
+    let mut answers: Vec<String> = (0..4).map(|_| call(netns, "tcp", to)).collect();
+    answers.sort();
+    answers.dedup();
+    answers
+}
+
+fn edge_traffic(backend: &str) {
+    let Edge { node, a, b, peer, world, _servers } = &Edge::new(backend, |_| ());
+
+    // Local endpoints only, in turn; clients keep their address, except a pod that reaches itself.
+    assert_eq!(calls(a, "10.96.0.7:80"), ["a 10.234.1.1", "b 10.234.1.5"]);
+    assert_eq!(calls(b, "10.96.0.7:80"), ["a 10.234.1.6", "b 10.234.1.1"]);
+    assert_eq!(calls(node, "10.96.0.7:80"), ["a 10.234.1.1", "b 10.234.1.1"]);
+    assert_eq!(calls(b, "[fd00:96::7]:80"), ["a fd00:234:0:1::6"]);
+    assert_eq!(calls(a, "[fd00:96::7]:80"), ["a fd00:234:0:1::1"]);
+
+    // Through the tunnel, beside a rule of others that masquerades everything.
+    assert_eq!(call(a, "udp", "10.96.0.8:123"), "peer 10.234.1.5");
+    assert_eq!(call(node, "udp", "10.96.0.8:123"), "peer 10.234.1.1");
+    assert_eq!(calls(a, "10.234.2.5:8080"), ["peer 10.234.1.5"]);
+    assert_eq!(calls(peer, "10.234.1.6:8080"), ["b 10.234.2.5"]);
+    assert_eq!(call_from(node, "192.168.11.2", "10.234.2.5:7"), "peer 10.234.1.1");
+    assert_eq!(calls(a, "10.234.1.6:8080"), ["b 10.234.1.5"]);
+    assert_eq!(calls(a, "192.168.11.1:8080"), ["world 192.168.11.2"]);
+
+    // Nobody serves these: refused at once, which the kernel tells a sending UDP socket of the host in its own word.
+    for (client, udp) in [(a, "ConnectionRefused"), (node, "PermissionDenied")] {
+        for address in ["10.96.0.9:80", "[fd00:96::9]:80"] {
+            assert_eq!(call(client, "tcp", address), "ConnectionRefused", "tcp {address}");
+            assert_eq!(call(client, "udp", address), udp, "udp {address}");
+        }
+    }
+
+    // The world pretends to be the peer.
+    send_from(world, "10.234.2.66", "10.234.1.5:9");
+    let dropped = if backend == "nft" {
+        node.run("nft list chain inet selvedge arriving")
+    } else {
+        node.run(&format!("{backend} -t raw -nvxL SELVEDGE-PREROUTING"))
+    };
+    assert!(
+        dropped.contains("packets 1 ") || dropped.lines().any(|l| l.split_whitespace().next() == Some("1")),
+        "{dropped}"
+    );
+}
+
+#[test]
+fn edge_traffic_with_nft() {
+    edge_traffic("nft");
+}
+
+#[test]
+fn edge_traffic_with_iptables_nft() {
+    edge_traffic("iptables-nft");
+}
+
+#[test]
+fn edge_traffic_with_iptables_legacy() {
+    edge_traffic("iptables-legacy");
+}
+
+#[test]
+fn services_work_without_bridge_netfilter() {
+    for backend in ["nft", "iptables-legacy"] {
+        let edge = Edge::new(backend, |facts| facts.bridge_netfilter = false);
+        assert_eq!(calls(&edge.a, "10.96.0.7:80"), ["a 10.234.1.1", "b 10.234.1.1"]);
+        assert_eq!(calls(&edge.b, "[fd00:96::7]:80"), ["a fd00:234:0:1::1"]);
+    }
+}
+
+/// `cloud-1` between edges (`pods`, and `other` behind it) and the cloud's LAN.
+fn connector_traffic(backend: &str) {
+    let (node, pods, other, lan) = (Netns::new(), Netns::new(), Netns::new(), Netns::new());
+    for netns in [&node, &pods, &other, &lan] {
+        netns.run("sysctl -qw net.ipv4.conf.all.forwarding=1");
+    }
+    node.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", lan.name()));
+    node.run("ip addr add 172.16.0.11/24 dev eth0");
+    node.run("ip link set eth0 up");
+    node.run("ip link add flannel.1 type bridge");
+    node.run("ip addr add 10.244.1.0/32 dev flannel.1");
+    node.run("ip link set flannel.1 up");
+    node.run("ip route add 10.244.2.0/24 via 172.16.0.12");
+    node.run("ip route add default via 172.16.0.12");
+    for address in ["172.16.0.12/24", "172.16.0.99/24", "10.244.2.5/32"] {
+        lan.run(&format!("ip addr add {address} dev eth0"));
+    }
+    lan.run("ip link set eth0 up");
+    lan.run("ip route add default via 172.16.0.11");
+
+    let link = "address 02:00:00:00:00:01";
+    node.run(&format!("ip link add {DEVICE} {link} type veth peer name tun0 {link} netns {}", pods.name()));
+    node.run(&format!("ip link set {DEVICE} arp off mtu 1400 up"));
+    pods.run("ip link set tun0 arp off up");
+    pods.run("ip addr add 10.234.1.5/32 dev tun0");
+    pods.run("ip addr add 192.168.11.2/32 dev tun0");
+    pods.run("ip route add default dev tun0");
+    pods.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", other.name()));
+    pods.run("ip link set eth0 up");
+    // The edges share a tunnel here: what one sends to the other comes back, and only that goes on.
+    pods.run("sysctl -qw net.ipv4.conf.all.accept_local=1");
+    pods.run("ip route add 10.234.2.5 via 10.0.0.2 dev eth0 onlink table 100");
+    pods.run("ip rule add iif tun0 lookup 100");
+    other.run("ip addr add 10.0.0.2/32 dev eth0");
+    other.run("ip addr add 10.234.2.5/32 dev lo");
+    other.run("ip link set eth0 up");
+    other.run("ip route add default via 10.0.0.1 dev eth0 onlink");
+    pods.run("ip addr add 10.0.0.1/32 dev eth0");
+
+    let plan = Plan::new(&config(CONNECTOR), &connector_facts());
+    apply_routes(&node, &plan);
+    // A Service and a NodePort of kube-proxy, and a rule that masquerades everything.
+    let program = if backend == "nft" { "iptables-nft" } else { backend };
+    let foreign = "*nat\n-A PREROUTING -d 10.96.0.50 -p udp --dport 7 -j DNAT --to-destination 10.234.2.5:7\n\
+        -A PREROUTING -d 172.16.0.11 -p udp --dport 30007 -j DNAT --to-destination 10.234.1.5:7\n\
+        -A POSTROUTING ! -o lo -j MASQUERADE\nCOMMIT\n";
+    node.feed(&format!("{program}-restore --noflush"), foreign);
+    load(&node, &plan, backend);
+    let _servers = [
+        (&pods, "pod", "10.234.1.5:7"),
+        (&pods, "edge", "192.168.11.2:7"),
+        (&other, "other", "10.234.2.5:7"),
+        (&lan, "cloudpod", "10.244.2.5:7"),
+        (&lan, "node", "172.16.0.12:7"),
+    ]
+    .map(|(netns, name, address)| Server::start(netns, "udp", name, address));
+
+    assert_eq!(call_from(&pods, "10.234.1.5", "10.244.2.5:7"), "cloudpod 10.234.1.5");
+    assert_eq!(call_from(&lan, "10.244.2.5", "10.234.1.5:7"), "pod 10.244.2.5");
+    assert_eq!(call_from(&lan, "10.244.2.5", "192.168.11.2:7"), "edge 10.244.2.5");
+    assert_eq!(call_from(&pods, "10.234.1.5", "172.16.0.12:7"), "node 172.16.0.11");
+    assert_eq!(call_from(&pods, "192.168.11.2", "10.244.2.5:7"), "cloudpod 172.16.0.11");
+    assert_eq!(call_from(&pods, "10.234.1.5", "10.234.2.5:7"), "other 10.234.1.5");
+    assert_eq!(call_from(&pods, "10.234.1.5", "10.96.0.50:7"), "other 10.244.1.0");
+    assert_eq!(call_from(&lan, "172.16.0.99", "172.16.0.11:30007"), "pod 10.244.1.0");
+    assert_eq!(call(&node, "udp", "10.234.1.5:7"), "pod 10.244.1.0");
+    assert_eq!(call_from(&node, "172.16.0.11", "10.234.1.5:7"), "pod 10.244.1.0");
+}
+
+#[test]
+fn connector_traffic_with_nft() {
+    connector_traffic("nft");
+}
+
+#[test]
+fn connector_traffic_with_iptables_legacy() {
+    connector_traffic("iptables-legacy");
+}

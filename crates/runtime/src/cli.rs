@@ -1,0 +1,166 @@
+//! The verbs that agent and connector share.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::{Error, Options, Result};
+
+/// What a person asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run in the foreground.
+    Run(Options),
+    /// Show what the running program does.
+    Status {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Remove everything the program ever made on this node.
+    Clean(Options),
+    /// Read a configuration and say what is wrong with it.
+    Check(PathBuf),
+    /// The process that keeps sockets and user-space tunnels while the program restarts.
+    Keeper(Vec<OsString>),
+    /// Print this text and stop.
+    Print(String),
+}
+
+/// What differs between the programs in the texts and defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of the binary.
+    pub name: &'static str,
+    /// Base name of its folders.
+    pub folder: &'static str,
+    /// One line of what it does.
+    pub summary: &'static str,
+    /// Default folder for CNI networks, if it writes any.
+    pub cni_dir: Option<&'static str>,
+    /// Version of the binary.
+    pub version: &'static str,
+}
+
+/// Reads the command line, without the program's own name.
+pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let mut args = args.into_iter();
+    let Some(verb) = args.next() else { return Ok(Command::Print(help(program))) };
+    let verb = verb.to_string_lossy().into_owned();
+    match verb.as_str() {
+        "--help" | "-h" | "help" => return Ok(Command::Print(help(program))),
+        "--version" | "-V" => return Ok(Command::Print(format!("{} {}\n", program.name, program.version))),
+        "keeper" => return Ok(Command::Keeper(args.collect())),
+        "run" | "status" | "clean" | "check" => {}
+        other => {
+            return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
+        }
+    }
+    let mut options = Options::new(program.folder, program.cni_dir);
+    let mut json = false;
+    let mut file: Option<PathBuf> = None;
+    let mut parser = lexopt::Parser::from_args(args);
+    let wrong = |e: lexopt::Error| Error::new(format!("{verb}: {e}; {} --help shows the options", program.name));
+    while let Some(arg) = parser.next().map_err(wrong)? {
+        use lexopt::prelude::*;
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Print(help(program))),
+            Long("config") => options.config = parser.value().map_err(wrong)?.into(),
+            Long("credentials") => options.credentials = parser.value().map_err(wrong)?.into(),
+            Long("run-dir") => options.run_dir = parser.value().map_err(wrong)?.into(),
+            Long("state-dir") => options.state_dir = parser.value().map_err(wrong)?.into(),
+            Long("cni-dir") if program.cni_dir.is_some() => {
+                options.cni_dir = Some(parser.value().map_err(wrong)?.into());
+            }
+            Long("json") if verb == "status" => json = true,
+            Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
+            other => return Err(wrong(other.unexpected())),
+        }
+    }
+    Ok(match verb.as_str() {
+        "run" => Command::Run(options),
+        "status" => Command::Status { options, json },
+        "clean" => Command::Clean(options),
+        _ => Command::Check(file.unwrap_or(options.config)),
+    })
+}
+
+fn help(program: &Program) -> String {
+    let defaults = Options::new(program.folder, program.cni_dir);
+    let cni = match &defaults.cni_dir {
+        Some(dir) => format!("  --cni-dir DIR      where CNI networks are read [{}]\n", dir.display()),
+        None => String::new(),
+    };
+    format!(
+        "{name} {version}: {summary}
+
+Usage: {name} VERB [OPTIONS]
+
+Verbs:
+  run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
+                     while traffic flows
+  status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
+  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+  clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
+                     and nothing else
+
+Options:
+  --config FILE      node configuration, watched for changes [{config}]
+  --credentials DIR  ca.crt, tls.crt and tls.key, watched for changes [{credentials}]
+  --run-dir DIR      sockets of the running program [{run}]
+  --state-dir DIR    last good configuration and credentials [{state}]
+{cni}  --help, --version
+
+Environment:
+  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
+
+A configuration that cannot be used is refused with the field and the reason in the log and in `status`;
+the last good one stays in force.
+",
+        name = program.name,
+        version = program.version,
+        summary = program.summary,
+        config = defaults.config.display(),
+        credentials = defaults.credentials.display(),
+        run = defaults.run_dir.display(),
+        state = defaults.state_dir.display(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAM: Program =
+        Program { name: "prog", folder: "prog", summary: "does", cni_dir: None, version: "1" };
+
+    fn read(line: &str) -> Result<Command> {
+        parse(&PROGRAM, line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn options_reach_the_verb() {
+        let Ok(Command::Run(options)) = read("run --config a.json --run-dir=/r") else { panic!("not run") };
+        assert_eq!(options.config, PathBuf::from("a.json"));
+        assert_eq!(options.status_socket(), PathBuf::from("/r/status.sock"));
+        assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
+        assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == PathBuf::from("x.json")));
+    }
+
+    #[test]
+    fn mistakes_name_the_word() {
+        for (line, word) in [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")] {
+            let text = read(line).expect_err(line).to_string();
+            assert!(text.contains(word) && text.contains("--help"), "{text}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_option() {
+        let Ok(Command::Print(text)) = read("--help") else { panic!("no help") };
+        for word in ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir"] {
+            assert!(text.contains(word), "{word}");
+        }
+        assert!(!text.contains("--cni-dir"));
+    }
+}

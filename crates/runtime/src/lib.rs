@@ -1,0 +1,108 @@
+//! What agent and connector share: the verbs, where the configuration comes from, the loop that brings the node to it,
+//! and the status. It decides nothing about packets: that is `plan`'s, and keys are `tunnel`'s.
+
+mod clean;
+pub mod cli;
+mod clock;
+mod error;
+mod firewall;
+mod kernel;
+mod node;
+mod options;
+mod run;
+mod source;
+pub mod status;
+mod summary;
+mod view;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use selvedge_linux::capabilities::{self, Capability};
+use selvedge_tunnel::keeper;
+
+use crate::cli::{Command, Program};
+use crate::error::Context as _;
+
+pub use error::{Error, Result};
+pub use options::Options;
+
+/// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
+pub fn main(program: &Program) -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format(|out, record| writeln!(out, "{:5} {}", record.level().as_str().to_lowercase(), record.args()))
+        .init();
+    match cli::parse(program, std::env::args_os().skip(1)).and_then(|command| execute(program, command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do if not even this can be written.
+            let _ = writeln!(std::io::stderr(), "{}: {error}", program.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(program: &Program, command: Command) -> Result<()> {
+    match command {
+        Command::Print(text) => print(&text),
+        Command::Run(options) => {
+            network_admin()?;
+            run::run(program, options)
+        }
+        Command::Status { options, json } => {
+            let text = ask(&options, program)?;
+            if json {
+                return print(&format!("{text}\n"));
+            }
+            let status: status::Status =
+                miniserde::json::from_str(&text).context(|| "the running program is of another version".to_owned())?;
+            print(&view::human(&status))
+        }
+        Command::Clean(options) => {
+            network_admin()?;
+            clean::clean(&options)
+        }
+        Command::Check(path) => check(&path),
+        Command::Keeper(args) => {
+            let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;
+            keeper::run(&options).context(|| "keeper".to_owned())
+        }
+    }
+}
+
+fn network_admin() -> Result<()> {
+    if capabilities::has(Capability::NetAdmin).context(|| "read the own capabilities".to_owned())? {
+        return Ok(());
+    }
+    Err(Error::new("needs root (or the capability CAP_NET_ADMIN)"))
+}
+
+fn ask(options: &Options, program: &Program) -> Result<String> {
+    let socket = options.status_socket();
+    let talk = || {
+        let mut stream = UnixStream::connect(&socket)?;
+        stream.write_all(b"status\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok::<String, std::io::Error>(text)
+    };
+    talk().context(|| format!("{} does not run here ({})", program.name, socket.display()))
+}
+
+fn check(path: &Path) -> Result<()> {
+    let (config, _) = source::read_config(path)?;
+    print(&format!(
+        "{}: good: {} (generation {}, {} peers, {} Services)\n",
+        path.display(),
+        config.name,
+        config.generation,
+        config.peers.len(),
+        config.services.list.len()
+    ))
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context(|| "print".to_owned())
+}

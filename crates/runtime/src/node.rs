@@ -1,0 +1,350 @@
+//! The node's state and what changes it; no waiting here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use selvedge_linux::{file, sysctl};
+use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Role};
+use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
+use selvedge_tunnel::keeper::{self, Mode};
+use selvedge_tunnel::{Now, Tunnels, kernel_unusable};
+
+use crate::error::Context as _;
+use crate::firewall::Firewall;
+use crate::kernel::Kernel;
+use crate::source::{self, Loaded};
+use crate::{Error, Options, Result};
+
+/// Pause after a step failed; it doubles up to the cap.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_CAP: Duration = Duration::from_secs(30);
+
+/// How often others' changes to the firewall are looked for; nobody tells of them.
+const REASSERT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Node {
+    pub(crate) options: Options,
+    program: PathBuf,
+    kernel: Kernel,
+    firewall: Option<(FirewallBackend, Firewall)>,
+    forward_drop: bool,
+    loaded: Option<Loaded>,
+    pub(crate) config_error: Option<String>,
+    pub(crate) tunnels: Option<Tunnels>,
+    /// Counts the `tunnels` there have been.
+    pub(crate) epoch: u32,
+    pub(crate) datapath: Option<(Mode, String)>,
+    problems: Vec<String>,
+    notes: Vec<String>,
+    dirty: bool,
+    retry: Duration,
+    apply_at: Option<Duration>,
+}
+
+impl Node {
+    pub(crate) fn new(options: Options, program: PathBuf) -> Result<Self> {
+        Ok(Node {
+            options,
+            program,
+            kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
+            firewall: None,
+            forward_drop: false,
+            loaded: None,
+            config_error: None,
+            tunnels: None,
+            epoch: 0,
+            datapath: None,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            dirty: false,
+            retry: RETRY_FIRST,
+            apply_at: None,
+        })
+    }
+
+    pub(crate) fn config(&self) -> Option<&NodeConfig> {
+        self.loaded.as_ref().map(|l| &l.config)
+    }
+
+    pub(crate) fn config_source(&self) -> &'static str {
+        self.loaded.as_ref().map_or("nowhere", |l| l.source)
+    }
+
+    pub(crate) fn firewall_name(&self) -> &'static str {
+        self.firewall.as_ref().map_or("", |(_, f)| f.name())
+    }
+
+    /// What does not work, then what could be better.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.problems.iter().chain(&self.notes)
+    }
+
+    /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
+    pub(crate) fn load(&mut self, now: Now) {
+        match source::delivered(&self.options) {
+            Ok(loaded) => self.take(now, loaded),
+            Err(error) => {
+                let text = error.to_string();
+                if self.config_error.as_ref() != Some(&text) {
+                    log::error!("configuration refused, the last good one stays in force: {text}");
+                }
+                self.config_error = Some(text);
+                if self.loaded.is_none() {
+                    match source::last_good(&self.options) {
+                        Ok(loaded) => self.put_in_force(now, loaded),
+                        Err(error) => log::debug!("no last good configuration: {error}"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message from the keeper. If it is gone, a new one is started.
+    pub(crate) fn handle_keeper(&mut self, now: Now) {
+        let Some(tunnels) = &mut self.tunnels else { return };
+        if let Err(error) = tunnels.handle_keeper(now) {
+            log::warn!("{error}; starting it again");
+            self.tunnels = None;
+            self.start_tunnels(now);
+        }
+    }
+
+    /// The kernel told about SAs.
+    pub(crate) fn handle_kernel(&mut self, now: Now) {
+        if let Some(tunnels) = &mut self.tunnels
+            && let Err(error) = tunnels.handle_kernel(now)
+        {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Links, addresses or routes changed.
+    pub(crate) fn handle_network(&mut self, now: Now) {
+        if let Some(tunnels) = &mut self.tunnels {
+            let kernel = &mut self.kernel;
+            tunnels.handle_routes(now, &mut |to: IpAddr| kernel.source_for(to));
+        }
+        self.dirty = true;
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if let Some(tunnels) = &mut self.tunnels {
+            tunnels.handle_timeout(now);
+        } else if self.apply_at.is_some_and(|at| at <= now.mono) {
+            self.start_tunnels(now);
+        }
+        if self.apply_at.is_some_and(|at| at <= now.mono) {
+            self.dirty = true;
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
+        self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at).min()
+    }
+
+    /// Applies what changed since the last time.
+    pub(crate) fn apply(&mut self, now: Now) {
+        if self.tunnels.as_mut().is_some_and(Tunnels::poll_paths_changed) {
+            self.dirty = true;
+        }
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let Some(loaded) = self.loaded.take() else { return };
+        let mut problems = Vec::new();
+        self.converge(&loaded.config, &mut problems);
+        self.loaded = Some(loaded);
+        for problem in problems.iter().filter(|p| !self.problems.contains(p)) {
+            log::error!("{problem}");
+        }
+        self.retry = if problems.is_empty() { RETRY_FIRST } else { (self.retry * 2).min(RETRY_CAP) };
+        self.apply_at = Some(now.mono + if problems.is_empty() { REASSERT } else { self.retry });
+        self.problems = problems;
+    }
+
+    /// Ends the tunnels in good order, so that the peers know.
+    pub(crate) fn shutdown(&mut self, now: Now) {
+        if let Some(tunnels) = self.tunnels.take() {
+            tunnels.shutdown(now);
+        }
+    }
+
+    fn take(&mut self, now: Now, loaded: Loaded) {
+        if self.config_error.take().is_some() {
+            log::info!("the configuration is good again");
+        }
+        if self.loaded.as_ref().is_some_and(|l| l.same_as(&loaded) && l.source == loaded.source) {
+            return;
+        }
+        if let Err(error) = loaded.keep(&self.options) {
+            log::warn!("{error}");
+        }
+        self.put_in_force(now, loaded);
+    }
+
+    fn put_in_force(&mut self, now: Now, loaded: Loaded) {
+        let config = &loaded.config;
+        log::info!(
+            "configuration generation {} in force: {} with {} peers",
+            config.generation,
+            config.name,
+            config.peers.len()
+        );
+        if let (Some(dir), Some(old)) = (&self.options.cni_dir, self.loaded.as_ref().and_then(|l| l.config.cni.as_ref()))
+            && config.cni.as_ref().is_none_or(|new| new.network != old.network)
+            && let Err(error) = file::remove(dir.join(format!("{}.conflist", old.network)))
+        {
+            log::warn!("{error}");
+        }
+        self.loaded = Some(loaded);
+        self.start_tunnels(now);
+        self.dirty = true;
+    }
+
+    /// Starts the tunnels of the configuration in force, or tells those that run about it.
+    fn start_tunnels(&mut self, now: Now) {
+        let Some(loaded) = &self.loaded else { return };
+        let config = loaded.config.clone();
+        let Some(credentials) = loaded.credentials.clone().filter(|_| config.role != Role::Cloud) else {
+            self.shutdown(now);
+            self.datapath = None;
+            return;
+        };
+        let done = self.choose_datapath(config.datapath).and_then(|mode| match &mut self.tunnels {
+            Some(tunnels) if tunnels.mode() == mode => {
+                tunnels.set_config(now, &config, credentials).context(|| "change the tunnels".to_owned())
+            }
+            _ => {
+                self.shutdown(now);
+                let options = keeper::Options::new(&self.options.run_dir, mode);
+                if mode == Mode::User {
+                    self.kernel.remove_dummy().context(|| "make room for the TUN device".to_owned())?;
+                }
+                let client = keeper::Client::spawn(&self.program, "keeper", &options)
+                    .context(|| "start the keeper".to_owned())?;
+                for port in client.welcome().ports.iter().filter(|p| !p.bound) {
+                    let why = port.problem.as_deref().unwrap_or("unknown");
+                    log::warn!("UDP port {} is not ours: {why}", port.port);
+                }
+                let tunnels = Tunnels::open(now, &config, credentials, &self.options.run_dir, client)
+                    .context(|| "start the tunnels".to_owned())?;
+                self.tunnels = Some(tunnels);
+                self.epoch += 1;
+                Ok(())
+            }
+        });
+        match done {
+            Ok(()) => self.handle_network(now),
+            Err(error) => {
+                log::error!("{error}");
+                self.problems.push(error.to_string());
+                self.apply_at = Some(now.mono + self.retry);
+            }
+        }
+    }
+
+    fn choose_datapath(&mut self, wanted: DatapathMode) -> Result<Mode> {
+        let (mode, why) = match wanted {
+            DatapathMode::User => (Mode::User, "as configured".to_owned()),
+            DatapathMode::Kernel => {
+                kernel_unusable().map_err(|why| Error::new(format!("datapath \"kernel\" cannot be used: {why}")))?;
+                (Mode::Kernel, "as configured".to_owned())
+            }
+            DatapathMode::Auto => match kernel_unusable() {
+                Ok(()) => (Mode::Kernel, "this kernel has ESP".to_owned()),
+                Err(why) => (Mode::User, why),
+            },
+        };
+        self.datapath = Some((mode, why));
+        Ok(mode)
+    }
+
+    fn converge(&mut self, config: &NodeConfig, problems: &mut Vec<String>) {
+        if let Err(error) = self.choose_firewall(config.firewall) {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = self.kernel.refresh() {
+            problems.push(error.to_string());
+            return;
+        }
+        let mut plan = Plan::new(config, &self.facts(config));
+        self.notes = std::mem::take(&mut plan.notes);
+        match self.kernel.ensure_device(plan.device) {
+            // A new device has addresses of its own.
+            Ok(()) => problems.extend(self.kernel.refresh().err().map(|e| e.to_string())),
+            Err(error) => problems.push(error.to_string()),
+        }
+        for setting in &plan.sysctls {
+            if let Err(error) = sysctl::set(&setting.path, &setting.value.to_string()) {
+                problems.push(error.to_string());
+            }
+        }
+        match self.kernel.applied() {
+            Err(error) => problems.push(error.to_string()),
+            Ok(applied) => {
+                for step in diff(&applied, &plan) {
+                    log::debug!("{step:?}");
+                    if let Err(error) = self.kernel.step(&step) {
+                        problems.push(error.to_string());
+                    }
+                }
+            }
+        }
+        if let Some((_, firewall)) = &self.firewall {
+            match firewall.apply(&plan.ruleset) {
+                Ok(true) => log::debug!("{} rules written", firewall.name()),
+                Ok(false) => {}
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
+            let written = std::fs::create_dir_all(dir)
+                .context(|| format!("create {}", dir.display()))
+                .and_then(|()| file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone()));
+            match written {
+                Ok(true) => log::info!("CNI network {} written", cni.name),
+                Ok(false) => {}
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn choose_firewall(&mut self, wanted: FirewallBackend) -> Result<()> {
+        if self.firewall.as_ref().is_some_and(|(before, _)| *before == wanted) {
+            return Ok(());
+        }
+        let chosen = Firewall::choose(wanted).context(|| "choose a firewall".to_owned())?;
+        chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
+        self.forward_drop = Firewall::forward_drop();
+        self.firewall = Some((wanted, chosen));
+        Ok(())
+    }
+
+    fn facts(&mut self, config: &NodeConfig) -> Facts {
+        let mut routes = BTreeMap::new();
+        for address in probes(config) {
+            if let Some(hop) = self.kernel.next_hop(address) {
+                routes.insert(address, hop);
+            }
+        }
+        let paths = self.tunnels.as_ref().map(Tunnels::paths).unwrap_or_default();
+        Facts {
+            datapath: match self.datapath {
+                Some((Mode::Kernel, _)) => Datapath::Kernel,
+                _ => Datapath::User,
+            },
+            firewall: self.firewall.as_ref().map(|(_, f)| f.backend()).unwrap_or_default(),
+            local_addresses: self.kernel.addresses(),
+            routes,
+            paths: paths
+                .into_iter()
+                .map(|p| (p.peer, Path { reqid: p.reqid, local: p.local.ip(), remote: p.remote.ip() }))
+                .collect(),
+            accept_ra: self.kernel.accept_ra(),
+            bridge_netfilter: sysctl::get("net/bridge/bridge-nf-call-iptables").is_ok(),
+            forward_drop: self.forward_drop,
+        }
+    }
+}

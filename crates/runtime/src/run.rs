@@ -1,0 +1,246 @@
+//! The loop: one input, then what follows from it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use selvedge_linux::link;
+use selvedge_linux::watch::Watch;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::Clock;
+use crate::cli::Program;
+use crate::error::Context as _;
+use crate::node::Node;
+use crate::source;
+use crate::summary::summary;
+use crate::{Error, Options, Result};
+
+/// Files of one delivery arrive one after another.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How often a missing folder is looked for, and a refused configuration read again.
+const RELOAD: Duration = Duration::from_secs(5);
+
+/// Who asks for the status says so within this time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT. Tunnels stay.
+pub fn run(program: &Program, options: Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(|| "start the event loop".to_owned())?;
+    runtime.block_on(serve(program, options))
+}
+
+/// What woke the loop.
+enum Input {
+    Stop,
+    Reload,
+    Files,
+    Keeper,
+    KernelIpsec,
+    Network,
+    Visitor(io::Result<UnixStream>),
+    Timer,
+}
+
+async fn serve(program: &Program, options: Options) -> Result<()> {
+    source::private_dir(&options.run_dir)?;
+    let visitors = listen(&options.status_socket())?;
+    let clock = Clock::new(source::last_good_time(&options));
+    let exe = std::env::current_exe().context(|| "find this program's file".to_owned())?;
+    let mut node = Node::new(options, exe)?;
+    let mut network = link::monitor().context(|| "watch the network".to_owned())?;
+    let network_fd = watch_fd(Some(network.as_fd()))?;
+    let mut files = Files::default();
+    let (mut keeper_fd, mut kernel_fd) = (None, None);
+    let mut epoch = (0, false);
+    let mut stop = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()
+        .context(|| "listen to signals".to_owned())?;
+    let mut reload = signal(SignalKind::hangup()).context(|| "listen to signals".to_owned())?;
+    let mut reload_at = Some(Duration::ZERO);
+    loop {
+        let now = clock.now();
+        if reload_at.is_some_and(|at| at <= now.mono) {
+            files = Files::watch(&node.options);
+            node.load(now);
+            reload_at = (node.config_error.is_some() || !files.complete).then_some(now.mono + RELOAD);
+        }
+        node.apply(clock.now());
+        if epoch != (node.epoch, node.tunnels.is_some()) {
+            epoch = (node.epoch, node.tunnels.is_some());
+            keeper_fd = watch_fd(node.tunnels.as_ref().map(|t| t.keeper_fd()))?;
+            kernel_fd = watch_fd(node.tunnels.as_ref().and_then(|t| t.kernel_fd()))?;
+        }
+        let deadline = node.poll_timeout().into_iter().chain(reload_at).min();
+        let [terminate, interrupt] = &mut stop[..] else { return Err(Error::new("listen to signals")) };
+        let input = tokio::select! {
+            biased;
+            _ = terminate.recv() => Input::Stop,
+            _ = interrupt.recv() => Input::Stop,
+            _ = reload.recv() => Input::Reload,
+            () = readable(&keeper_fd) => Input::Keeper,
+            () = readable(&kernel_fd) => Input::KernelIpsec,
+            () = readable(&network_fd) => Input::Network,
+            () = files.changed() => Input::Files,
+            visitor = visitors.accept() => Input::Visitor(visitor.map(|(stream, _)| stream)),
+            () = until(&clock, deadline) => Input::Timer,
+        };
+        let now = clock.now();
+        match input {
+            Input::Stop => {
+                log::info!("stopping; tunnels, routes and rules stay until `{} clean`", program.name);
+                break;
+            }
+            Input::Reload => reload_at = Some(now.mono),
+            Input::Files => {
+                if files.drain() {
+                    reload_at = Some(now.mono + SETTLE);
+                }
+            }
+            Input::Keeper => node.handle_keeper(now),
+            Input::KernelIpsec => node.handle_kernel(now),
+            Input::Network => {
+                let mut relevant = false;
+                while let Some(notice) = network.take().context(|| "watch the network".to_owned())? {
+                    relevant |= concerns_us(&notice);
+                }
+                if relevant {
+                    node.handle_network(now);
+                }
+            }
+            Input::Visitor(stream) => {
+                if let Ok(stream) = stream
+                    && answer(stream, program, &mut node, now).await.unwrap_or(false)
+                {
+                    node.shutdown(now);
+                    break;
+                }
+            }
+            Input::Timer => node.handle_timeout(now),
+        }
+    }
+    let _ = fs::remove_file(node.options.status_socket());
+    Ok(())
+}
+
+/// Changes in our own tables are our own doing.
+fn concerns_us(notice: &selvedge_linux::netlink::Notice<link::Event>) -> bool {
+    use selvedge_linux::netlink::Notice;
+    use selvedge_plan::{NODE_TABLE, POD_TABLE};
+    !matches!(notice, Notice::Event(link::Event::Route { table }) if matches!(*table, POD_TABLE | NODE_TABLE))
+}
+
+/// Answers one visitor: `status` or `stop`. True if the program is to stop.
+async fn answer(mut stream: UnixStream, program: &Program, node: &mut Node, now: selvedge_tunnel::Now) -> io::Result<bool> {
+    let mut word = [0; 16];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut word)).await??;
+    match &word[..read] {
+        b"stop\n" => {
+            stream.write_all(b"{}\n").await?;
+            Ok(true)
+        }
+        _ => {
+            let text = miniserde::json::to_string(&summary(program, node, now));
+            // A visitor that does not read must not hold up the node.
+            tokio::time::timeout(PATIENCE, stream.write_all(text.as_bytes())).await??;
+            Ok(false)
+        }
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    let what = || format!("listen on {}", path.display());
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::new(format!("{} is answered: another one runs already", path.display())));
+    }
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).context(what)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context(what)?;
+    Ok(listener)
+}
+
+/// Registers a descriptor of our own that stands for the same socket, so that it cannot be closed under the event loop.
+fn watch_fd(fd: Option<BorrowedFd<'_>>) -> Result<Option<AsyncFd<OwnedFd>>> {
+    #[expect(deprecated, reason = "the replacement is `unsafe`, and an OwnedFd keeps what it asks for")]
+    let register = |fd| AsyncFd::with_interest(fd, tokio::io::Interest::READABLE);
+    fd.map(|fd| fd.try_clone_to_owned().and_then(register)).transpose().context(|| "watch a descriptor".to_owned())
+}
+
+async fn readable(fd: &Option<AsyncFd<OwnedFd>>) {
+    match fd {
+        None => std::future::pending().await,
+        Some(fd) => {
+            if let Ok(mut guard) = fd.readable().await {
+                // Whoever reads, reads until there is nothing left.
+                guard.clear_ready();
+            }
+        }
+    }
+}
+
+async fn until(clock: &Clock, deadline: Option<Duration>) {
+    match deadline {
+        None => std::future::pending().await,
+        Some(at) => tokio::time::sleep_until(clock.instant(at).into()).await,
+    }
+}
+
+/// Watches on everything a delivery may change.
+#[derive(Default)]
+struct Files {
+    watches: Vec<(Watch, Option<AsyncFd<OwnedFd>>)>,
+    complete: bool,
+}
+
+impl Files {
+    fn watch(options: &Options) -> Self {
+        // Either the folder of credentials is swapped as a whole, or files within it.
+        let places: [PathBuf; 3] =
+            [options.config.clone(), options.credentials.clone(), options.credentials.join("tls.crt")];
+        let mut files = Files { watches: Vec::new(), complete: true };
+        for place in places {
+            match Watch::new(&place) {
+                Ok(watch) => {
+                    let fd = watch_fd(Some(watch.as_fd())).ok().flatten();
+                    files.complete &= fd.is_some();
+                    files.watches.push((watch, fd));
+                }
+                Err(error) => {
+                    log::debug!("{error}");
+                    files.complete = false;
+                }
+            }
+        }
+        files
+    }
+
+    async fn changed(&self) {
+        let mut waits: Vec<_> = self.watches.iter().map(|(_, fd)| Box::pin(readable(fd))).collect();
+        std::future::poll_fn(|context| {
+            for wait in &mut waits {
+                if wait.as_mut().poll(context).is_ready() {
+                    return std::task::Poll::Ready(());
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    /// True if anything has to be read again.
+    fn drain(&mut self) -> bool {
+        // All of them: each must be emptied to wake the loop again.
+        self.watches.iter_mut().map(|(watch, _)| watch.drain().unwrap_or(true)).fold(false, |any, one| any | one)
+    }
+}

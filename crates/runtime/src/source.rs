@@ -1,0 +1,114 @@
+//! Where the configuration comes from: a file, and behind it the last good copy.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::Path;
+
+use selvedge_linux::file;
+use selvedge_model::{MAX_CONFIG_BYTES, NodeConfig, Via};
+use selvedge_tunnel::Credentials;
+use zeroize::Zeroizing;
+
+use crate::error::Context as _;
+use crate::{Error, Options, Result};
+
+/// A configuration that can be used, with what proves who this node is.
+pub(crate) struct Loaded {
+    pub(crate) config: NodeConfig,
+    /// Absent on nodes without tunnels.
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) source: &'static str,
+    text: String,
+    pem: Option<Pem>,
+}
+
+/// The three files of a credentials folder.
+#[derive(PartialEq)]
+struct Pem {
+    ca: Vec<u8>,
+    chain: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
+
+/// More than any certificate chain or key needs.
+const MAX_CREDENTIAL_BYTES: u64 = 256 << 10;
+
+impl Loaded {
+    /// True if nothing that matters differs.
+    pub(crate) fn same_as(&self, other: &Loaded) -> bool {
+        self.text == other.text && self.pem == other.pem
+    }
+
+    /// Keeps this configuration for a boot without any other; flash is written only when something differs.
+    pub(crate) fn keep(&self, options: &Options) -> Result<()> {
+        let tls = options.state_dir.join("tls");
+        private_dir(&options.state_dir)?;
+        if let Some(pem) = &self.pem {
+            private_dir(&tls)?;
+            for (name, content) in CREDENTIAL_FILES.iter().zip([&pem.ca, &pem.chain, &*pem.key]) {
+                file::write(&tls.join(name), content, 0o600).context(|| format!("keep {name}"))?;
+            }
+        }
+        file::write(&options.state_dir.join("config.json"), self.text.as_bytes(), 0o600)
+            .context(|| "keep the configuration".to_owned())?;
+        Ok(())
+    }
+}
+
+/// What the operator delivered.
+pub(crate) fn delivered(options: &Options) -> Result<Loaded> {
+    load(&options.config, &options.credentials, "file")
+}
+
+/// What was in force before.
+pub(crate) fn last_good(options: &Options) -> Result<Loaded> {
+    load(&options.state_dir.join("config.json"), &options.state_dir.join("tls"), "last good copy")
+}
+
+/// When the last good copy was written, in seconds since 1970: the clock cannot be earlier.
+pub(crate) fn last_good_time(options: &Options) -> u64 {
+    fs::metadata(options.state_dir.join("config.json")).map_or(0, |m| u64::try_from(m.mtime()).unwrap_or(0))
+}
+
+/// Reads one configuration file and says in a sentence what is wrong with it.
+pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
+    let bytes = read_bounded(path, MAX_CONFIG_BYTES as u64)?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        Error::new(format!("{}: byte {}: not UTF-8 text", path.display(), e.utf8_error().valid_up_to()))
+    })?;
+    let config = NodeConfig::parse(&text).context(|| path.display().to_string())?;
+    Ok((config, text))
+}
+
+fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Result<Loaded> {
+    let (config, text) = read_config(config_path)?;
+    if !config.peers.iter().any(|p| p.via == Via::Tunnel) && !credentials_path.exists() {
+        return Ok(Loaded { config, credentials: None, source, text, pem: None });
+    }
+    let read = |name: &str| read_bounded(&credentials_path.join(name), MAX_CREDENTIAL_BYTES);
+    let [ca, chain, key] = CREDENTIAL_FILES;
+    let pem = Pem { ca: read(ca)?, chain: read(chain)?, key: Zeroizing::new(read(key)?) };
+    let credentials = Credentials::from_pem(&pem.chain, &pem.key, &pem.ca)
+        .context(|| format!("credentials in {}", credentials_path.display()))?;
+    Ok(Loaded { config, credentials: Some(credentials), source, text, pem: Some(pem) })
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::other(format!("is longer than {limit} bytes")));
+        }
+        Ok(bytes)
+    };
+    read().context(|| path.display().to_string())
+}
+
+pub(crate) fn private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
+}

@@ -1,0 +1,108 @@
+//! What `status` shows: made by the running program, read by people and scripts.
+
+use miniserde::{Deserialize, Serialize};
+
+/// The state of a node as one document, `status --json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Fabric name, empty before the first configuration.
+    pub name: String,
+    /// `edge`, `connector` or `cloud`.
+    pub role: String,
+    /// Version of the program.
+    pub version: String,
+    /// `kernel` or `user`.
+    pub datapath: String,
+    /// Why that datapath, in words.
+    #[serde(rename = "datapathReason")]
+    pub datapath_reason: String,
+    /// `nftables` or `iptables`.
+    pub firewall: String,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// Every peer of the configuration.
+    pub peers: Vec<PeerStatus>,
+    /// Callers that were turned away, newest last.
+    pub refused: Vec<Refusal>,
+    /// What could not be applied, or could be better.
+    pub problems: Vec<String>,
+    /// Packets dropped for a reason that concerns no single peer.
+    pub drops: Vec<Drops>,
+}
+
+/// The configuration in force, and what is wrong with the newer one, if any.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// Generation in force.
+    pub generation: u64,
+    /// `file` or `last good copy`.
+    pub source: String,
+    /// Why the file's present content is not in force.
+    pub error: Option<String>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Fabric name.
+    pub name: String,
+    /// `tunnel` or `lan`.
+    pub via: String,
+    /// `up`, `connecting`, `down` or `refused`; `routed` for `lan`.
+    pub state: String,
+    /// Addresses in use.
+    pub path: Option<PathStatus>,
+    /// Age of the youngest CHILD_SA in seconds.
+    #[serde(rename = "saAgeSeconds")]
+    pub sa_age_seconds: Option<u64>,
+    /// Cipher of the CHILD_SA.
+    pub cipher: Option<String>,
+    /// Bytes received, over all SAs of this configuration.
+    #[serde(rename = "bytesIn")]
+    pub bytes_in: u64,
+    /// Bytes sent.
+    #[serde(rename = "bytesOut")]
+    pub bytes_out: u64,
+    /// Packets from the peer that were dropped (foreign source, replay, broken).
+    #[serde(rename = "droppedIn")]
+    pub dropped_in: u64,
+    /// Packets for the peer that were dropped (no tunnel).
+    #[serde(rename = "droppedOut")]
+    pub dropped_out: u64,
+    /// The last thing that went wrong with this peer.
+    #[serde(rename = "lastError")]
+    pub last_error: Option<String>,
+}
+
+/// The outer addresses of a tunnel.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Own address and port.
+    pub local: String,
+    /// The peer's address and port as seen from here.
+    pub remote: String,
+    /// ESP travels in UDP.
+    pub encap: bool,
+}
+
+/// A caller that was turned away.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Where it called from.
+    pub remote: String,
+    /// The name it gave.
+    pub claimed: Option<String>,
+    /// Why it was refused.
+    pub reason: String,
+    /// How often in a row.
+    pub times: u32,
+}
+
+/// A counter of dropped packets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Drops {
+    /// Why, in words.
+    pub reason: String,
+    /// How many packets.
+    pub packets: u64,
+}

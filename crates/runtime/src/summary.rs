@@ -1,0 +1,85 @@
+//! Makes the [`Status`] of a running node.
+
+use selvedge_model::{Role, Via};
+use selvedge_tunnel::Now;
+
+use crate::cli::Program;
+use crate::node::Node;
+use crate::status::{ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
+
+pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
+    let report = node.tunnels.as_mut().map(|t| t.report(now));
+    let mut status = Status {
+        version: program.version.to_owned(),
+        firewall: node.firewall_name().to_owned(),
+        problems: node.problems().cloned().collect(),
+        config: ConfigStatus {
+            generation: node.config().map_or(0, |c| c.generation),
+            source: node.config_source().to_owned(),
+            error: node.config_error.clone(),
+        },
+        ..Status::default()
+    };
+    match &node.datapath {
+        Some((mode, why)) => {
+            status.datapath = mode.to_string();
+            status.datapath_reason = why.clone();
+        }
+        None => {
+            status.datapath = "none".to_owned();
+            status.datapath_reason = "this node has no tunnels".to_owned();
+        }
+    }
+    let Some(config) = node.config() else { return status };
+    status.name = config.name.clone();
+    status.role = match config.role {
+        Role::Edge => "edge",
+        Role::Connector => "connector",
+        Role::Cloud => "cloud",
+    }
+    .to_owned();
+    for peer in config.peers.iter().filter(|p| p.via == Via::Lan) {
+        let state = "routed".to_owned();
+        status.peers.push(PeerStatus { name: peer.name.clone(), via: "lan".to_owned(), state, ..PeerStatus::default() });
+    }
+    match report {
+        None => {}
+        Some(Err(error)) => status.problems.push(error.to_string()),
+        Some(Ok(report)) => {
+            status.peers.extend(report.peers.into_iter().map(peer_status));
+            status.refused = report.refused.into_iter().map(refusal).collect();
+            status.drops = report.drops.into_iter().map(|(reason, packets)| Drops { reason, packets }).collect();
+            status.problems.extend(report.problems);
+        }
+    }
+    status
+}
+
+fn peer_status(peer: selvedge_tunnel::PeerReport) -> PeerStatus {
+    PeerStatus {
+        name: peer.name,
+        via: "tunnel".to_owned(),
+        state: peer.state.to_owned(),
+        path: peer.path.map(|path| PathStatus {
+            local: path.local.to_string(),
+            remote: path.remote.to_string(),
+            encap: path.encap,
+        }),
+        sa_age_seconds: peer.sa_age.map(|age| age.as_secs()),
+        cipher: peer.cipher.filter(|c| !c.is_empty()).map(str::to_owned),
+        bytes_in: peer.traffic.bytes_in,
+        bytes_out: peer.traffic.bytes_out,
+        dropped_in: peer.dropped.received,
+        dropped_out: peer.dropped.sent,
+        last_error: peer.last_error,
+    }
+}
+
+fn refusal(refusal: selvedge_tunnel::Refusal) -> Refusal {
+    Refusal {
+        remote: refusal.remote.to_string(),
+        claimed: refusal.claimed,
+        reason: refusal.reason,
+        times: refusal.times,
+    }
+}

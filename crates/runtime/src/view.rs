@@ -1,0 +1,121 @@
+//! A [`Status`] as a person reads it.
+
+use std::fmt::Write as _;
+
+use crate::status::{PeerStatus, Status};
+
+/// Lines for a terminal.
+pub fn human(status: &Status) -> String {
+    let mut out = String::new();
+    let name = if status.name.is_empty() { "(no configuration yet)" } else { &status.name };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{name}  {}  selvedge {}", status.role, status.version);
+    let _ = writeln!(out, "  configuration  generation {} from {}", status.config.generation, status.config.source);
+    if let Some(error) = &status.config.error {
+        let _ = writeln!(out, "  REFUSED        {error}");
+    }
+    let _ = writeln!(out, "  datapath       {} ({})", status.datapath, status.datapath_reason);
+    let _ = writeln!(out, "  firewall       {}", status.firewall);
+    let up = status.peers.iter().filter(|p| matches!(p.state.as_str(), "up" | "routed")).count();
+    let _ = writeln!(out, "  peers          {up} of {} up", status.peers.len());
+    let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
+    if !status.peers.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n  {:width$}  {:10}  {:>8}  {:>9}  {:>9}  {:>7}  PATH",
+            "PEER", "STATE", "SA AGE", "IN", "OUT", "DROPPED"
+        );
+    }
+    for peer in &status.peers {
+        let _ = writeln!(
+            out,
+            "  {:width$}  {:10}  {:>8}  {:>9}  {:>9}  {:>7}  {}",
+            peer.name,
+            peer.state,
+            peer.sa_age_seconds.map_or_else(|| "-".to_owned(), age),
+            bytes(peer.bytes_in),
+            bytes(peer.bytes_out),
+            peer.dropped_in + peer.dropped_out,
+            path(peer)
+        );
+        if let Some(error) = &peer.last_error {
+            let _ = writeln!(out, "  {:width$}    {error}", "");
+        }
+    }
+    section(&mut out, "refused callers", status.refused.iter().map(|r| {
+        let claimed = r.claimed.as_deref().unwrap_or("no name");
+        format!("{} ({claimed}), {} times: {}", r.remote, r.times, r.reason)
+    }));
+    section(&mut out, "dropped", status.drops.iter().filter(|d| d.packets > 0).map(|d| {
+        format!("{} packets: {}", d.packets, d.reason)
+    }));
+    section(&mut out, "problems", status.problems.iter().cloned());
+    out
+}
+
+fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
+    let mut lines = lines.peekable();
+    if lines.peek().is_some() {
+        let _ = writeln!(out, "\n  {title}");
+    }
+    for line in lines {
+        let _ = writeln!(out, "    {line}");
+    }
+}
+
+fn path(peer: &PeerStatus) -> String {
+    match &peer.path {
+        None => "-".to_owned(),
+        Some(p) => {
+            let how = if p.encap { "ESP in UDP" } else { "ESP" };
+            let cipher = peer.cipher.as_deref().unwrap_or("");
+            format!("{} → {}  {how} {cipher}", p.local, p.remote)
+        }
+    }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut whole = count;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while whole >= 1000 && unit + 1 < units.len() {
+        tenths = whole % 1000 / 100;
+        whole /= 1000;
+        unit += 1;
+    }
+    if unit == 0 { format!("{whole} B") } else { format!("{whole}.{tenths} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_250_000), "1.2 MB");
+        assert_eq!(age(119), "119 s");
+        assert_eq!(age(7200), "2 h");
+    }
+
+    #[test]
+    fn a_refused_configuration_and_a_dead_peer_are_visible() {
+        let status = Status {
+            config: crate::status::ConfigStatus { error: Some("peers[0].port: 0".into()), ..Default::default() },
+            peers: vec![PeerStatus { name: "a.b".into(), last_error: Some("no answer".into()), ..Default::default() }],
+            ..Default::default()
+        };
+        let text = human(&status);
+        assert!(text.contains("REFUSED        peers[0].port: 0"), "{text}");
+        assert!(text.contains("0 of 1 up") && text.contains("no answer"), "{text}");
+    }
+}

@@ -1,0 +1,116 @@
+//! NAT keepalives (RFC 3948 section 2.3).
+
+use super::message::Keepalive;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// When each keepalive is due.
+#[derive(Default)]
+pub(super) struct Keepalives {
+    entries: Vec<(Keepalive, Duration)>,
+}
+
+impl Keepalives {
+    /// Replaces the list. What stays in it keeps its time.
+    pub(super) fn set(&mut self, now: Duration, keepalives: Vec<Keepalive>) {
+        let due: BTreeMap<SocketAddr, Duration> =
+            self.entries.iter().map(|(keepalive, due)| (keepalive.remote, *due)).collect();
+        let first_due = |keepalive: &Keepalive| match due.get(&keepalive.remote) {
+            Some(due) => (*due).min(now + interval(keepalive)),
+            None => now + interval(keepalive),
+        };
+        self.entries = keepalives.into_iter().map(|keepalive| (keepalive, first_due(&keepalive))).collect();
+    }
+
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.entries.iter().map(|(_, due)| *due).min()
+    }
+
+    /// Calls `send` for each that is due and was silent for its interval.
+    pub(super) fn run(
+        &mut self,
+        now: Duration,
+        last_sent: impl Iterator<Item = (SocketAddr, Duration)>,
+        mut send: impl FnMut(&Keepalive),
+    ) {
+        if self.next_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut latest: BTreeMap<SocketAddr, Duration> = BTreeMap::new();
+        for (remote, at) in last_sent {
+            latest.entry(remote).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
+        }
+        for (keepalive, due) in self.entries.iter_mut().filter(|(_, due)| *due <= now) {
+            let quiet_until = latest.get(&keepalive.remote).map(|at| *at + interval(keepalive));
+            match quiet_until.filter(|until| *until > now) {
+                Some(until) => *due = until,
+                None => {
+                    send(keepalive);
+                    *due = now + interval(keepalive);
+                }
+            }
+        }
+    }
+}
+
+/// At least a second, so that no list makes the loop spin.
+fn interval(keepalive: &Keepalive) -> Duration {
+    Duration::from_secs(keepalive.interval_s.max(1).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn keepalive(remote: &str, interval_s: u16) -> Keepalive {
+        Keepalive { remote: remote.parse().unwrap(), local: None, interval_s }
+    }
+
+    fn run(keepalives: &mut Keepalives, now: u64, last_sent: &[(&str, u64)]) -> Vec<String> {
+        let mut sent = Vec::new();
+        let last_sent = last_sent.iter().map(|(remote, seconds)| (remote.parse().unwrap(), at(*seconds)));
+        keepalives.run(at(now), last_sent, |keepalive| sent.push(keepalive.remote.to_string()));
+        sent
+    }
+
+    const A: &str = "192.0.2.1:4500";
+    const B: &str = "[2001:db8::1]:4500";
+
+    #[test]
+    fn each_is_sent_once_an_interval_of_silence() {
+        let mut keepalives = Keepalives::default();
+        assert_eq!(keepalives.next_due(), None);
+        keepalives.set(at(100), vec![keepalive(A, 20), keepalive(B, 30)]);
+        assert_eq!(keepalives.next_due(), Some(at(120)));
+        assert!(run(&mut keepalives, 119, &[]).is_empty());
+        assert_eq!(run(&mut keepalives, 120, &[]), [A]);
+        assert!(run(&mut keepalives, 120, &[]).is_empty());
+        assert_eq!(run(&mut keepalives, 145, &[]), [A, B]);
+    }
+
+    #[test]
+    fn traffic_puts_it_off_by_one_interval_from_the_last_packet() {
+        let mut keepalives = Keepalives::default();
+        keepalives.set(at(100), vec![keepalive(A, 20)]);
+        assert!(run(&mut keepalives, 120, &[(A, 103), (A, 110), (A, 101), (B, 120)]).is_empty());
+        assert_eq!(keepalives.next_due(), Some(at(130)));
+        assert_eq!(run(&mut keepalives, 130, &[(A, 110)]), [A]);
+    }
+
+    #[test]
+    fn a_new_list_keeps_the_time_of_what_stays_and_never_spins() {
+        let mut keepalives = Keepalives::default();
+        keepalives.set(at(100), vec![keepalive(A, 20)]);
+        keepalives.set(at(110), vec![keepalive(B, 0), keepalive(A, 20)]);
+        assert_eq!(run(&mut keepalives, 120, &[]), [B, A]);
+        keepalives.set(at(121), vec![keepalive(A, 5)]);
+        assert_eq!(keepalives.next_due(), Some(at(126)), "a shorter interval counts at once");
+        keepalives.set(at(121), vec![]);
+        assert_eq!(keepalives.next_due(), None);
+    }
+}

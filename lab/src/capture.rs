@@ -1,0 +1,218 @@
+//! A capture by `tcpdump` to a file, and what is in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::netns::{Netns, kill};
+use crate::server::MARKER;
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    path: PathBuf,
+}
+
+impl Capture {
+    /// Starts and waits until packets are really taken.
+    pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
+        let mut command = ns.command("tcpdump");
+        command.args(["-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-i", device, "-w"]).arg(path);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);
+        let mut said = String::new();
+        while !said.contains("listening on") {
+            if stderr.read_line(&mut said)? == 0 {
+                bail!("tcpdump: {}", said.trim());
+            }
+        }
+        Ok(Self { child, stderr, path: path.to_owned() })
+    }
+
+    /// Ends it and reads the file.
+    pub fn stop(mut self) -> Result<Verdict> {
+        kill(self.child.id(), Signal::INT);
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said)?;
+        self.child.wait()?;
+        ensure!(said.contains("\n0 packets dropped by kernel"), "tcpdump lost packets: {}", said.trim());
+        let mut bytes = Vec::new();
+        File::open(&self.path)?.read_to_end(&mut bytes)?;
+        Verdict::of(&bytes)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What a capture holds.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Packets by kind: `ARP`, `ND`, `UDP 4500`, `UDP 500`, `ESP`, or the description of one.
+    pub kinds: BTreeMap<String, u64>,
+    /// Descriptions of packets that carry the marker in plain text.
+    pub plain: Vec<String>,
+    fragments: BTreeMap<(IpAddr, IpAddr, u16), String>,
+}
+
+/// Kinds that may stand on a wire between sites.
+const SEALED: [&str; 5] = ["ARP", "ND", "UDP 500", "UDP 4500", "ESP"];
+
+impl Verdict {
+    /// Packets of a kind that ought not to be there, `expected` hosts apart.
+    pub fn unexpected(&self, expected: &[&str]) -> BTreeSet<&str> {
+        let known = |kind: &str| SEALED.contains(&kind) || expected.iter().any(|host| kind.contains(host));
+        self.kinds.keys().map(String::as_str).filter(|kind| !known(kind)).collect()
+    }
+
+    /// Packets that carry the marker, `expected` hosts apart.
+    pub fn plain_text(&self, expected: &[&str]) -> Vec<&str> {
+        let known = |packet: &str| expected.iter().any(|host| packet.contains(host));
+        self.plain.iter().map(String::as_str).filter(|packet| !known(packet)).collect()
+    }
+
+    /// One line: how many of what.
+    pub fn summary(&self) -> String {
+        let of = |kind: &&str| self.kinds.get(*kind).map(|count| format!("{count} {kind}"));
+        let mut parts: Vec<String> = SEALED.iter().filter_map(of).collect();
+        let others: u64 = self.kinds.iter().filter(|(k, _)| !SEALED.contains(&k.as_str())).map(|(_, n)| n).sum();
+        if others > 0 {
+            parts.push(format!("{others} others"));
+        }
+        parts.join(", ")
+    }
+
+    /// Reads a pcap file of Ethernet frames in this machine's byte order.
+    fn of(file: &[u8]) -> Result<Self> {
+        let word = |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(file.get(at..at + 4)?.try_into().ok()?)) };
+        ensure!(word(0) == Some(0xa1b2_c3d4), "not a pcap file");
+        ensure!(word(20) == Some(1), "not a capture of Ethernet frames");
+        let mut verdict = Self::default();
+        let mut at = 24;
+        while let Some(length) = word(at + 8) {
+            let frame = file.get(at + 16..at + 16 + length as usize).context("capture ends within a packet")?;
+            verdict.add(frame);
+            at += 16 + length as usize;
+        }
+        Ok(verdict)
+    }
+
+    fn add(&mut self, frame: &[u8]) {
+        let packet = frame.get(14..).unwrap_or_default();
+        let kind = match frame.get(12..14) {
+            Some([0x08, 0x06]) => "ARP".to_owned(),
+            Some([0x08, 0x00]) => self.ipv4(packet).unwrap_or_else(|| "short IPv4".to_owned()),
+            Some([0x86, 0xdd]) => ipv6(packet).unwrap_or_else(|| "short IPv6".to_owned()),
+            other => format!("Ethernet type {other:02x?}"),
+        };
+        if frame.windows(MARKER.len()).any(|window| window == MARKER.as_bytes()) {
+            self.plain.push(kind.clone());
+        }
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
+    fn ipv4(&mut self, packet: &[u8]) -> Option<String> {
+        let address = |at: usize| -> Option<IpAddr> {
+            Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?).into())
+        };
+        let (from, to) = (address(12)?, address(16)?);
+        let id = u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]);
+        let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]);
+        if fragment & 0x1fff != 0 {
+            let kind = self.fragments.get(&(from, to, id)).cloned();
+            return Some(kind.unwrap_or_else(|| format!("stray fragment {from} > {to}")));
+        }
+        let kind = transport(packet.get(usize::from(packet[0] & 15) * 4..)?, packet[9], from, to)?;
+        if fragment & 0x2000 != 0 {
+            self.fragments.insert((from, to, id), kind.clone());
+        }
+        Some(kind)
+    }
+}
+
+fn ipv6(packet: &[u8]) -> Option<String> {
+    let address = |at: usize| -> Option<IpAddr> {
+        Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?).into())
+    };
+    let (from, to) = (address(8)?, address(24)?);
+    let (mut next, mut at) = (packet[6], 40);
+    if next == 0 {
+        // Hop-by-hop options, as multicast listener reports carry them.
+        next = *packet.get(at)?;
+        at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
+    }
+    match (next, packet.get(at)) {
+        (58, Some(130..=137 | 143)) => Some("ND".to_owned()),
+        _ => transport(packet.get(at..)?, next, from, to),
+    }
+}
+
+fn transport(segment: &[u8], protocol: u8, from: IpAddr, to: IpAddr) -> Option<String> {
+    let port = |at: usize| -> Option<u16> { Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?])) };
+    Some(match protocol {
+        50 => "ESP".to_owned(),
+        17 => {
+            let ports = (port(0)?, port(2)?);
+            match [4500, 500].into_iter().find(|p| *p == ports.0 || *p == ports.1) {
+                Some(port) => format!("UDP {port}"),
+                None => format!("UDP {from}:{} > {to}:{}", ports.0, ports.1),
+            }
+        }
+        6 => format!("TCP {from} > {to}"),
+        1 | 58 => format!("ICMP type {} {from} > {to}", segment.first()?),
+        other => format!("IP protocol {other} {from} > {to}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 12];
+        bytes.extend([8, 0, 0x45, 0, 0, 0, 0, 9]);
+        bytes.extend(fragment.to_be_bytes());
+        bytes.extend([64, protocol, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn sealed_packets_are_expected_and_others_are_named() {
+        let mut verdict = Verdict::default();
+        verdict.add(&frame(17, 0x2000, &[0x11, 0x94, 0x30, 0x39, 0, 8, 0, 0]));
+        verdict.add(&frame(17, 100, b"rest"));
+        verdict.add(&frame(50, 0, b"secret"));
+        assert!(verdict.unexpected(&[]).is_empty());
+        verdict.add(&frame(6, 0, MARKER.as_bytes()));
+        verdict.add(&frame(17, 0, &[0, 53, 0, 53, 0, 8, 0, 0]));
+        let unexpected: Vec<_> = verdict.unexpected(&[]).into_iter().collect();
+        assert_eq!(unexpected, ["TCP 192.0.2.1 > 192.0.2.2", "UDP 192.0.2.1:53 > 192.0.2.2:53"]);
+        assert_eq!(verdict.plain_text(&[]), ["TCP 192.0.2.1 > 192.0.2.2"]);
+        assert!(verdict.plain_text(&["192.0.2.1"]).is_empty());
+        assert_eq!(verdict.summary(), "2 UDP 4500, 1 ESP, 2 others");
+    }
+
+    #[test]
+    fn a_marker_in_udp_4500_is_plain_text() {
+        let mut verdict = Verdict::default();
+        let mut datagram = vec![0x11, 0x94, 0x11, 0x94, 0, 0, 0, 0];
+        datagram.extend(MARKER.as_bytes());
+        verdict.add(&frame(17, 0, &datagram));
+        assert_eq!(verdict.plain_text(&[]), ["UDP 4500"]);
+    }
+}

@@ -1,0 +1,215 @@
+//! Selvedge on the laboratory: operator, connector and agents, brought up from nothing.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
+use crate::node::{Node, Role};
+use crate::programs::{self, Folders, Program, Status, wait};
+use crate::router::LinkQuality;
+use crate::table::Report;
+use crate::topology::{Lab, Net};
+use crate::traffic::Traffic;
+
+const STEP: Duration = Duration::from_secs(30);
+
+/// How the laboratory is to be set up.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// How ESP is done.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub datapath: Datapath,
+    /// What the firewall rules are written for.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub firewall: Firewall,
+    /// One-way delay of every site's uplink, in milliseconds (needs netem in the kernel).
+    #[arg(long, default_value_t = 0)]
+    pub delay: u32,
+    /// Loss of every site's uplink, in percent (needs netem in the kernel).
+    #[arg(long, default_value_t = 0.0)]
+    pub loss: f32,
+    /// Leave configurations, logs and captures behind.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// The laboratory with everything running.
+#[derive(Debug)]
+pub struct Fabric {
+    /// The program of each node, by node name.
+    pub programs: BTreeMap<String, Program>,
+    /// The operator; it lives in master's namespace.
+    pub operator: Program,
+    /// What the operator reads.
+    pub manifests: Manifests,
+    /// What it writes.
+    pub output: PathBuf,
+    /// How long each tunnel took from the start of the programs: node, peer, time.
+    pub set_up: Vec<(String, String, Duration)>,
+    /// Namespaces and links; ends last.
+    pub lab: Lab,
+}
+
+impl Fabric {
+    /// Builds the laboratory and starts everything, up to Services with endpoints and tunnels that stand.
+    pub fn start(options: &Options, report: &Report) -> Result<Self> {
+        let Options { delay, loss, .. } = *options;
+        let quality = LinkQuality { delay_ms: delay, loss_percent: loss };
+        let degraded = delay > 0 || loss > 0.0;
+        let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
+        report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
+        let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
+        let output = lab.dir.join("out");
+        let master = lab.node("master")?;
+        let [from, to] = [&manifests.dir, &output].map(|path| path.to_string_lossy());
+        let mut operator =
+            Program::start(&master.ns, &lab.dir, "selvedge-operator", &["run", "--manifests", &from, "--out", &to])?;
+        for node in &lab.nodes {
+            let config = Folders::of(node, &output).config;
+            wait(&format!("configuration of {}", node.name), STEP, || {
+                operator.check()?;
+                ensure!(config.exists(), "{} is not there\n{}", config.display(), operator.log_tail());
+                Ok(())
+            })?;
+        }
+        report.progress("the operator has compiled a configuration and a certificate for each node");
+        let started = Instant::now();
+        let mut all = BTreeMap::new();
+        for node in &lab.nodes {
+            all.insert(node.name.clone(), programs::start(node, &Folders::of(node, &output))?);
+        }
+        report.progress("connector and agents started");
+        lab.start_cloud_pods()?;
+        for node in lab.nodes.iter().filter(|node| node.role == Role::Edge) {
+            wait(&format!("CNI network of {}", node.name), STEP, || {
+                all.values_mut().try_for_each(Program::check)?;
+                crate::cni::Network::find(&node.cni_dir(), &node.cni_data())
+            })?;
+        }
+        lab.start_edge_pods()?;
+        report.progress("pods run on the CNI networks of flannel and of the agents");
+        let mut fabric = Self { programs: all, operator, manifests, output, set_up: Vec::new(), lab };
+        fabric.await_tunnels(started, report)?;
+        fabric.manifests.write_endpoints(&fabric.lab)?;
+        fabric.await_services().with_context(|| fabric.logs())?;
+        report.progress("Services have their endpoints on every node");
+        Ok(fabric)
+    }
+
+    /// The folders of a node's program.
+    pub fn folders(&self, node: &Node) -> Folders {
+        Folders::of(node, &self.output)
+    }
+
+    /// What the program of a node says about itself.
+    pub fn status(&self, node_name: &str) -> Result<Status> {
+        let node = self.lab.node(node_name)?;
+        programs::status(node, &self.folders(node))
+    }
+
+    /// Waits until the status of a node's program is as `check` wants it.
+    pub fn await_status<T>(&self, node_name: &str, what: &str, check: impl Fn(&Status) -> Result<T>) -> Result<T> {
+        wait(&format!("{node_name}: {what}"), STEP, || check(&self.status(node_name)?))
+    }
+
+    /// Kills a node's program without a word.
+    pub fn kill(&mut self, node_name: &str) -> Result<()> {
+        self.programs.get_mut(node_name).with_context(|| format!("nothing runs on {node_name}"))?.kill()
+    }
+
+    /// Asks a node's program to end, then has it remove all it made.
+    pub fn clean(&mut self, node_name: &str) -> Result<()> {
+        self.programs.remove(node_name).with_context(|| format!("nothing runs on {node_name}"))?.terminate()?;
+        let node = self.lab.node(node_name)?;
+        programs::clean(node, &self.folders(node)).map(drop)
+    }
+
+    /// Starts a node's program (again).
+    pub fn start_program(&mut self, node_name: &str) -> Result<()> {
+        let node = self.lab.node(node_name)?;
+        let folders = self.folders(node);
+        self.start_program_with(node_name, &folders)
+    }
+
+    /// As [`Fabric::start_program`], with configuration or credentials from elsewhere.
+    pub fn start_program_with(&mut self, node_name: &str, folders: &Folders) -> Result<()> {
+        let program = programs::start(self.lab.node(node_name)?, folders)?;
+        self.programs.insert(node_name.to_owned(), program);
+        Ok(())
+    }
+
+    /// Pings every 10 ms from the first pod of a node to that of another.
+    pub fn traffic(&self, from: &str, to: &str) -> Result<Traffic> {
+        let (from, to) = (self.lab.place(Net::Pod, from)?, self.lab.place(Net::Pod, to)?);
+        Traffic::start(from.ns, to.address(true)?, Duration::from_millis(10))
+    }
+
+    /// Waits until every tunnel is up on both ends and notes how long each took since `started`.
+    pub fn await_tunnels(&mut self, started: Instant, report: &Report) -> Result<()> {
+        let ends = [("edge-1", 2), ("edge-2", 2), ("cloud-1", 2)];
+        let mut up: BTreeMap<(String, String), Duration> = BTreeMap::new();
+        wait("tunnels", STEP, || {
+            self.programs.values_mut().try_for_each(Program::check)?;
+            let mut missing = Vec::new();
+            for (node, expected) in ends {
+                if up.keys().filter(|(name, _)| name == node).count() == expected {
+                    continue;
+                }
+                let status = self.status(node)?;
+                for peer in status.peers.iter().filter(|peer| peer.via == "tunnel") {
+                    let key = (node.to_owned(), peer.name.clone());
+                    if peer.state != "up" {
+                        let reason = peer.last_error.as_deref().unwrap_or("no reason given");
+                        missing.push(format!("{node} to {}: {}, {reason}", peer.name, peer.state));
+                    } else if let Entry::Vacant(entry) = up.entry(key) {
+                        report.progress(&format!("tunnel up: {node} - {}", peer.name));
+                        entry.insert(started.elapsed());
+                    }
+                }
+            }
+            let total: usize = ends.iter().map(|(_, count)| count).sum();
+            ensure!(up.len() == total, "{} of {total} ends up; {}", up.len(), missing.join("; "));
+            Ok(())
+        })
+        .with_context(|| self.logs())?;
+        self.set_up = up.into_iter().map(|((node, peer), time)| (node, peer, time)).collect();
+        Ok(())
+    }
+
+    /// Waits until each node's program runs with the endpoints that were written.
+    pub fn await_services(&mut self) -> Result<()> {
+        let expected = SERVICES.iter().filter(|service| !service.nodes.is_empty()).count();
+        for node in &self.lab.nodes {
+            let folders = self.folders(node);
+            wait(&format!("Services on {}", node.name), STEP, || {
+                self.operator.check()?;
+                self.programs.values_mut().try_for_each(Program::check)?;
+                let config: Value = serde_json::from_str(&std::fs::read_to_string(&folders.config)?)?;
+                let services = config["services"]["list"].as_array().into_iter().flatten();
+                let served = |s: &&Value| s["ports"][0]["endpoints"].as_array().is_some_and(|e| !e.is_empty());
+                let count = services.filter(served).count();
+                ensure!(count == expected, "{count} of {expected} Services have endpoints in the configuration");
+                let status = programs::status(node, &folders)?;
+                if let Some(error) = status.config.error {
+                    bail!("{error}");
+                }
+                let (written, read) = (config["generation"].as_u64(), status.config.generation);
+                ensure!(written == Some(read), "generation {written:?} is written, {read} is in force");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of every log.
+    pub fn logs(&self) -> String {
+        let programs = self.programs.values().map(Program::log_tail);
+        std::iter::once(self.operator.log_tail()).chain(programs).collect::<Vec<_>>().join("\n")
+    }
+}

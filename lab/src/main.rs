@@ -1,0 +1,132 @@
+//! The laboratory of Selvedge: sites, NAT routers, cloud and edge nodes as network namespaces of one machine, with the
+//! real programs, CNI plugins and firewalls in them, and checks of what goes through.
+//!
+//! Needs root. It never touches the network of the machine itself.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod baseline;
+mod capture;
+mod cni;
+mod demo;
+mod exec;
+mod extra;
+mod fabric;
+mod guest;
+mod iptables;
+mod manifests;
+mod matrix;
+mod netns;
+mod node;
+mod pod;
+mod probe;
+mod programs;
+mod router;
+mod scenario;
+mod server;
+mod snapshot;
+mod table;
+mod topology;
+mod traffic;
+mod vxlan;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::fabric::Options;
+use crate::table::Report;
+
+#[derive(Debug, Parser)]
+#[command(version, about = "The network-namespace laboratory of Selvedge")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the laboratory itself, without Selvedge.
+    Baseline,
+    /// Show it: the whole laboratory from nothing, the 48 rows, and a capture between the sites.
+    Demo(Options),
+    /// The 48 rows and more.
+    Matrix {
+        #[command(flatten)]
+        options: Options,
+        /// Only these of the 48 rows, such as 1,5-8, and none of the others.
+        #[arg(long)]
+        rows: Option<String>,
+    },
+    /// What the fabric has to survive.
+    #[command(after_help = format!("Scenarios:\n{}", scenario::list()))]
+    Scenario {
+        /// Name of one, or `all`.
+        name: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Run another command of this program inside a real kernel that has ESP (user-mode Linux).
+    ///
+    /// Example: selvedge-lab guest -- matrix --datapath kernel
+    Guest {
+        /// Seconds after which the guest is killed.
+        #[arg(long, default_value_t = 900)]
+        timeout: u64,
+        /// Memory of the guest.
+        #[arg(long, default_value = "768M")]
+        memory: String,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Remove what killed runs left behind.
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match clean_up_on_signals().and_then(|()| run(arguments.verb)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("selvedge-lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Baseline => {
+            let mut report = Report::new();
+            baseline::run(&mut report)?;
+            Ok(report.finish())
+        }
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
+        Verb::Scenario { name, options } => scenario::run(&name, &options),
+        Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Clean => {
+            for name in netns::remove_leftovers() {
+                println!("removed {name}");
+            }
+            topology::remove_leftovers();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn clean_up_on_signals() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            guest::stop();
+            netns::stop();
+            let _ = std::fs::remove_dir_all(topology::run_dir(std::process::id()));
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! The Kubernetes objects of the laboratory's cluster, as files for the operator. JSON is YAML too.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::node::{Node, Role};
+use crate::server::PORT;
+use crate::topology::{CONNECTOR_PUBLIC, Lab, Net};
+use crate::vxlan;
+
+/// Port of every Service; the endpoints listen on [`PORT`].
+pub const SERVICE_PORT: u16 = 80;
+
+/// A Service of the laboratory.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: &'static str,
+    /// Where its endpoints are.
+    pub net: Net,
+    /// The nodes they are on.
+    pub nodes: &'static [&'static str],
+    number: u8,
+}
+
+/// Every Service; `nothing` has no endpoints.
+pub const SERVICES: [Service; 9] = [
+    Service { name: "edge-pod", net: Net::Pod, nodes: &["edge-1", "edge-2"], number: 1 },
+    Service { name: "edge-host", net: Net::Host, nodes: &["edge-1", "edge-2"], number: 2 },
+    Service { name: "cloud-pod", net: Net::Pod, nodes: &["cloud-1", "cloud-2"], number: 3 },
+    Service { name: "cloud-host", net: Net::Host, nodes: &["cloud-1", "cloud-2"], number: 4 },
+    Service { name: "edge-1-pod", net: Net::Pod, nodes: &["edge-1"], number: 5 },
+    Service { name: "edge-1-host", net: Net::Host, nodes: &["edge-1"], number: 6 },
+    Service { name: "edge-2-pod", net: Net::Pod, nodes: &["edge-2"], number: 7 },
+    Service { name: "edge-2-host", net: Net::Host, nodes: &["edge-2"], number: 8 },
+    Service { name: "nothing", net: Net::Pod, nodes: &[], number: 9 },
+];
+
+impl Service {
+    /// The Service of this name.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        SERVICES.iter().find(|service| service.name == name).with_context(|| format!("no Service {name}"))
+    }
+
+    /// Its cluster IP of one family.
+    pub fn cluster_ip(&self, v4: bool) -> IpAddr {
+        if v4 {
+            [10, 96, 1, self.number].into()
+        } else {
+            [0xfd00, 0x96, 0, 0, 0, 0, 0, 0x100 + u16::from(self.number)].into()
+        }
+    }
+}
+
+/// How ESP is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Datapath {
+    /// By what the kernel has.
+    Auto,
+    /// Kernel xfrm.
+    Kernel,
+    /// User space over TUN.
+    User,
+}
+
+/// What the firewall rules are to be written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Firewall {
+    /// By what the kernel has.
+    Auto,
+    /// iptables and ipset.
+    Iptables,
+    /// nftables.
+    Nftables,
+}
+
+/// The folder that the operator reads.
+#[derive(Debug)]
+pub struct Manifests {
+    /// Its path.
+    pub dir: PathBuf,
+}
+
+impl Manifests {
+    /// Writes everything but the endpoints of the Services: pods have no addresses yet.
+    pub fn create(lab: &Lab, datapath: Datapath, firewall: Firewall) -> Result<Self> {
+        let manifests = Self { dir: lab.dir.join("manifests") };
+        std::fs::create_dir_all(&manifests.dir)?;
+        manifests.write("cluster.yaml", &[cluster(datapath, firewall)])?;
+        manifests.write("community.yaml", &[community()])?;
+        manifests.write("nodes.yaml", &lab.nodes.iter().map(node).collect::<Vec<_>>())?;
+        manifests.write("services.yaml", &SERVICES.iter().map(service).collect::<Vec<_>>())?;
+        Ok(manifests)
+    }
+
+    /// Writes the endpoints, as they are now.
+    pub fn write_endpoints(&self, lab: &Lab) -> Result<()> {
+        let mut slices = Vec::new();
+        for service in &SERVICES {
+            for v4 in [true, false] {
+                slices.extend(endpoint_slice(lab, service, v4)?);
+            }
+        }
+        self.write("endpoints.yaml", &slices)
+    }
+
+    /// Replaces one file at once, so that the operator never reads half of it.
+    pub fn write(&self, file: &str, objects: &[Value]) -> Result<()> {
+        let documents: Vec<String> = objects.iter().map(serde_json::to_string_pretty).collect::<Result<_, _>>()?;
+        replace(&self.dir.join(file), &(documents.join("\n---\n") + "\n"))
+    }
+}
+
+/// Writes beside the file and renames.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
+    let beside = path.with_extension("tmp");
+    std::fs::write(&beside, text).with_context(|| format!("write {}", beside.display()))?;
+    std::fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))
+}
+
+fn word(value: &impl ValueEnum) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
+fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
+    json!({
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "beijing"},
+        "spec": {
+            "clusterCIDRs": [vxlan::CLUSTER_CIDR, vxlan::CLUSTER_CIDR6],
+            "serviceCIDRs": ["10.96.0.0/16", "fd00:96::/112"],
+            "edgePodCIDRs": ["10.234.0.0/16", "fd00:234::/48"],
+            "connector": {"addresses": [CONNECTOR_PUBLIC], "port": 4500},
+            "services": {"edge": "kernel", "cloud": "kernel"},
+            "datapath": word(&datapath), "firewall": word(&firewall),
+        },
+    })
+}
+
+fn community() -> Value {
+    json!({
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": "workshop"},
+        "spec": {"members": ["beijing.edge-1", "beijing.edge-2"]},
+    })
+}
+
+fn node(node: &Node) -> Value {
+    let mut labels = json!({"kubernetes.io/hostname": node.name});
+    match node.role {
+        Role::Edge => labels["node-role.kubernetes.io/edge"] = json!(""),
+        Role::Connector => labels["node-role.kubernetes.io/connector"] = json!(""),
+        Role::Cloud => {}
+    }
+    let mut annotations = json!({});
+    if !node.public.is_empty() {
+        let public: Vec<String> = node.public.iter().map(ToString::to_string).collect();
+        annotations["selvedge.dev/public-addresses"] = json!(public.join(","));
+    }
+    let mut spec = json!({});
+    if let Some(first) = node.pod_cidrs.first() {
+        spec = json!({"podCIDR": first, "podCIDRs": node.pod_cidrs});
+    }
+    let mut addresses: Vec<Value> =
+        node.addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+    addresses.push(json!({"type": "Hostname", "address": node.name}));
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": node.name, "labels": labels, "annotations": annotations},
+        "spec": spec,
+        "status": {"addresses": addresses},
+    })
+}
+
+fn service(service: &Service) -> Value {
+    let ips = [service.cluster_ip(true), service.cluster_ip(false)];
+    let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": SERVICE_PORT, "targetPort": PORT});
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": service.name, "namespace": "default"},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ips[0], "clusterIPs": ips,
+            "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack",
+            "ports": [port("tcp", "TCP"), port("udp", "UDP")],
+        },
+    })
+}
+
+fn endpoint_slice(lab: &Lab, service: &Service, v4: bool) -> Result<Option<Value>> {
+    let mut endpoints = Vec::new();
+    for node in service.nodes {
+        let place = lab.place(service.net, node)?;
+        // The edges' host networks have no IPv6.
+        if let Ok(address) = place.address(v4) {
+            endpoints.push(json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}}));
+        }
+    }
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    Ok(Some(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{}-{}", service.name, family.to_lowercase()), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service.name},
+        },
+        "addressType": family,
+        "endpoints": endpoints,
+        "ports": [
+            {"name": "tcp", "protocol": "TCP", "port": PORT}, {"name": "udp", "protocol": "UDP", "port": PORT},
+        ],
+    })))
+}

@@ -1,0 +1,217 @@
+//! The programs under test: started in a node's namespace, asked for their status, killed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::exec;
+use crate::netns::{Netns, kill};
+use crate::node::{Node, Role};
+
+/// A running program with its log.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
+    pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
+        let log = dir.join(format!("{program}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut command = ns.command(find(program)?);
+        command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| exec::describe(&command))?;
+        Ok(Self { child, name: program.to_owned(), log })
+    }
+
+    /// Whether it still runs; if not, why not.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}\n{}", self.name, self.log_tail()),
+        }
+    }
+
+    /// Asks it to end and waits.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.end(Signal::TERM)
+    }
+
+    /// Kills it and waits.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::KILL)
+    }
+
+    /// The last lines it wrote.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(15)..];
+        format!("last lines of {}:\n  {}", self.log.display(), tail.join("\n  "))
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
+        if self.child.try_wait()?.is_none() {
+            kill(self.child.id(), signal);
+            self.child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// What `status --json` says.
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    /// `kernel` or `user`.
+    pub datapath: String,
+    /// `nftables` or `iptables`.
+    pub firewall: String,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// The other ends.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
+    /// Callers that were turned away.
+    #[serde(default)]
+    pub refused: Vec<Refusal>,
+}
+
+/// The configuration in force, and what was wrong with the newest one.
+#[derive(Debug, Deserialize)]
+pub struct ConfigStatus {
+    /// As the operator counts.
+    pub generation: u64,
+    /// Field and reason.
+    pub error: Option<String>,
+}
+
+/// One other end.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// `<cluster>.<node>`.
+    pub name: String,
+    /// `tunnel` or `lan`.
+    pub via: String,
+    /// `up`, `connecting`, `down` or `refused`.
+    pub state: String,
+    /// Packets dropped because they were not from the peer's networks.
+    #[serde(default)]
+    pub dropped_in: u64,
+    /// Why it is not up.
+    pub last_error: Option<String>,
+}
+
+/// A caller that was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Refusal {
+    /// Its address.
+    pub remote: String,
+    /// Who it said it was.
+    pub claimed: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The folders of a node's program.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// `config.json`.
+    pub config: PathBuf,
+    /// `ca.crt`, `tls.crt`, `tls.key`.
+    pub credentials: PathBuf,
+    run: PathBuf,
+    state: PathBuf,
+    cni: PathBuf,
+}
+
+impl Folders {
+    /// With configuration and credentials where the operator puts them.
+    pub fn of(node: &Node, operator_output: &Path) -> Self {
+        let output = operator_output.join(&node.name);
+        Self {
+            config: output.join("config.json"),
+            credentials: output.join("tls"),
+            run: node.dir.join("run"),
+            state: node.dir.join("state"),
+            cni: node.cni_dir(),
+        }
+    }
+}
+
+/// Starts the program of a node: connector or agent.
+pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
+    let [config, credentials, run, state, cni] =
+        [&folders.config, &folders.credentials, &folders.run, &folders.state, &folders.cni]
+            .map(|p| p.to_string_lossy());
+    let mut arguments = vec!["run", "--config", &config, "--credentials", &credentials];
+    arguments.extend(["--run-dir", &run, "--state-dir", &state]);
+    if node.role != Role::Connector {
+        arguments.extend(["--cni-dir", &cni]);
+    }
+    std::fs::create_dir_all(&folders.cni)?;
+    Program::start(&node.ns, &node.dir, program_of(node), &arguments)
+}
+
+/// What the program of a node says about itself.
+pub fn status(node: &Node, folders: &Folders) -> Result<Status> {
+    let mut command = Command::new(find(program_of(node))?);
+    command.args(["status", "--json", "--run-dir"]).arg(&folders.run);
+    let text = node.ns.enter(|| exec::run(&mut command))?;
+    serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", node.name))
+}
+
+/// Removes everything the program of a node ever made.
+pub fn clean(node: &Node, folders: &Folders) -> Result<String> {
+    let mut command = Command::new(find(program_of(node))?);
+    command.arg("clean").arg("--run-dir").arg(&folders.run).arg("--state-dir").arg(&folders.state);
+    if node.role != Role::Connector {
+        command.arg("--cni-dir").arg(&folders.cni);
+    }
+    node.ns.enter(|| exec::run(&mut command))
+}
+
+/// Tries until it is there or the time is over; the error is the last one.
+pub fn wait<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() >= end => {
+                return Err(error.context(format!("{what}: not within {:.0} s", deadline.as_secs_f64())));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// The program beside this one, or in `$SELVEDGE_BIN_DIR`.
+fn find(program: &str) -> Result<PathBuf> {
+    let folder = match std::env::var_os("SELVEDGE_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => std::env::current_exe()?.parent().context("folder of this program")?.to_owned(),
+    };
+    let path = folder.join(program);
+    if !path.exists() {
+        bail!("{} is not there: build the workspace, or set SELVEDGE_BIN_DIR", path.display());
+    }
+    Ok(path)
+}
+
+fn program_of(node: &Node) -> &'static str {
+    if node.role == Role::Connector { "selvedge-connector" } else { "selvedge-agent" }
+}

@@ -1,0 +1,160 @@
+//! The objects the operator reads: our own kinds and the narrow part of the Kubernetes kinds that matters.
+//!
+//! A JSON value goes in, a typed object with every address and network already read comes out, or the field that is
+//! wrong.
+
+mod cluster;
+mod fields;
+mod kubernetes;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, CommunitySpec};
+pub(crate) use fields::is_dns_label;
+pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
+
+/// API version of our own kinds.
+pub(crate) const API_VERSION: &str = "selvedge.dev/v1alpha1";
+
+/// Which object, and where it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct ObjectRef {
+    pub(crate) kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// File name within the manifest directory.
+    pub(crate) file: String,
+    /// Position in the file, from 1; empty documents do not count.
+    pub(crate) document: usize,
+    /// Line of the file where the document's content starts, from 1; 0 if unknown.
+    pub(crate) line: u64,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.kind.is_empty() {
+            f.write_str(&self.kind)?;
+            if !self.name.is_empty() {
+                let slash = if self.namespace.is_empty() { "" } else { "/" };
+                write!(f, " {}{slash}{}", self.namespace, self.name)?;
+            }
+            if !self.file.is_empty() {
+                f.write_str(" in ")?;
+            }
+        }
+        f.write_str(&self.file)?;
+        if self.document > 1 {
+            write!(f, ", document {}", self.document)?;
+        }
+        if self.line > 0 {
+            write!(f, " (line {})", self.line)?;
+        }
+        Ok(())
+    }
+}
+
+/// A typed object and where it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Object<T> {
+    pub(crate) reference: ObjectRef,
+    pub(crate) value: T,
+}
+
+/// An object of any kind the operator reads.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Cluster(Box<ClusterSpec>),
+    Community(CommunitySpec),
+    Node(Node),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+}
+
+/// What is wrong in an object: `spec.podCIDRs[0]` and words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldError {
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
+impl FieldError {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        FieldError { field: field.into(), message: message.into() }
+    }
+}
+
+/// Kind, namespace and name as far as they can be told, for errors about the rest.
+pub(crate) fn name(value: &Value) -> ObjectRef {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut reference = ObjectRef {
+        kind: text("/kind"),
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+        ..ObjectRef::default()
+    };
+    match reference.kind.as_str() {
+        "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
+        "Node" | "Cluster" | "Community" => reference.namespace.clear(),
+        _ => {}
+    }
+    reference
+}
+
+/// `Ok(None)` for a kind that is none of the operator's business.
+pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
+    if !value.is_object() {
+        return Err(FieldError::new("", "is no object with apiVersion and kind"));
+    }
+    let header: Header = typed(value)?;
+    let content = match (header.api_version.as_str(), header.kind.as_str()) {
+        (API_VERSION, "Cluster") => Content::Cluster(Box::new(typed::<Custom<ClusterSpec>>(value)?.spec)),
+        (API_VERSION, "Community") => Content::Community(typed::<Custom<CommunitySpec>>(value)?.spec),
+        (API_VERSION, kind) => {
+            return Err(FieldError::new("kind", format!("\"{kind}\" is none of Cluster, Community")));
+        }
+        (version, _) if version.starts_with("selvedge.dev/") => {
+            return Err(FieldError::new("apiVersion", format!("\"{version}\" is not {API_VERSION}")));
+        }
+        ("v1", "Node") => Content::Node(kubernetes::node(value)?),
+        ("v1", "Service") => Content::Service(kubernetes::service(value)?),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::endpoint_slice(value)?),
+        (version, "EndpointSlice") => {
+            return Err(FieldError::new("apiVersion", format!("\"{version}\" is not discovery.k8s.io/v1")));
+        }
+        _ => return Ok(None),
+    };
+    let name = header.metadata.and_then(|m| m.name).unwrap_or_default();
+    fields::dns_subdomain(&name).map_err(|problem| FieldError::new("metadata.name", problem))?;
+    Ok(Some(content))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    api_version: String,
+    kind: String,
+    metadata: Option<HeaderMetadata>,
+}
+
+#[derive(Deserialize)]
+struct HeaderMetadata {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Custom<S> {
+    spec: S,
+}
+
+/// Reads a type, naming the field that does not fit.
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let path = e.path().to_string();
+        FieldError::new(if path == "." { String::new() } else { path }, e.into_inner().to_string())
+    })
+}

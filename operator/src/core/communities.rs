@@ -1,0 +1,81 @@
+//! Which edge nodes have tunnels to each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_model::Role;
+
+use super::admission::Admission;
+use super::fabric::{CONNECTOR, Fabric};
+use super::problem::Problem;
+use super::state::ClusterState;
+
+/// The other members of all communities of each edge node.
+pub(super) fn neighbours<'a>(
+    fabric: &Fabric<'_>,
+    state: &'a ClusterState,
+    admission: &Admission<'a>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let others = fabric.others(state);
+    let mut neighbours: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for community in state.communities.values() {
+        let mut members = BTreeSet::new();
+        for (i, name) in community.value.members.iter().enumerate() {
+            let field = format!("spec.members[{i}]");
+            match member(fabric, state, admission, &others, name) {
+                Ok(node) => {
+                    members.insert(node);
+                }
+                Err(Refusal::Wrong(message)) => {
+                    problems.push(Problem::error(&community.reference, field, message));
+                }
+                Err(Refusal::Idle(message)) => {
+                    problems.push(Problem::warning(&community.reference, field, message));
+                }
+            }
+        }
+        for node in &members {
+            neighbours.entry(node).or_default().extend(members.iter().filter(|other| *other != node));
+        }
+    }
+    neighbours
+}
+
+enum Refusal {
+    Wrong(String),
+    /// Right, but of no effect.
+    Idle(String),
+}
+
+fn member<'a>(
+    fabric: &Fabric<'_>,
+    state: &ClusterState,
+    admission: &Admission<'a>,
+    others: &BTreeSet<&str>,
+    name: &str,
+) -> Result<&'a str, Refusal> {
+    let (cluster, node) = match name.split_once('.') {
+        Some((cluster, node)) if !cluster.is_empty() && !node.is_empty() => (cluster, node),
+        _ => {
+            let known = state.nodes.contains_key(name);
+            let hint = if known { format!("; perhaps {}", fabric.node_name(name)) } else { String::new() };
+            return Err(Refusal::Wrong(format!("\"{name}\" is not of the form <cluster>.<node>{hint}")));
+        }
+    };
+    if cluster != fabric.name {
+        return Err(if others.contains(cluster) {
+            Refusal::Idle(format!("\"{name}\" is in another cluster; only members of {} are joined", fabric.name))
+        } else {
+            Refusal::Wrong(format!("\"{name}\": there is no Cluster {cluster}"))
+        });
+    }
+    match admission.members.get(node) {
+        Some(member) if member.role == Role::Edge => Ok(member.name),
+        _ if node == CONNECTOR => {
+            Err(Refusal::Idle(format!("\"{name}\": the connector is a peer of every edge node anyway")))
+        }
+        Some(_) => Err(Refusal::Wrong(format!("\"{name}\" is not an edge node"))),
+        None if state.nodes.contains_key(node) => Err(Refusal::Idle(format!("\"{name}\" is refused itself"))),
+        None => Err(Refusal::Wrong(format!("\"{name}\": there is no Node {node}"))),
+    }
+}

@@ -1,0 +1,213 @@
+//! One configuration per node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use selvedge_model::{Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, Services, Via};
+
+use super::admission::{Admission, Member};
+use super::allocator::Allocations;
+use super::communities;
+use super::fabric::Fabric;
+use super::problem::Problem;
+use super::services;
+use super::state::ClusterState;
+
+/// What is known from earlier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) allocations: Allocations,
+    /// Nodes that have a configuration.
+    pub(crate) incumbents: BTreeSet<String>,
+    /// Whether the state is whole; if not, a node that is missing in it keeps what it has.
+    pub(crate) complete: bool,
+}
+
+/// What follows from a state.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// `None` if there is no usable own `Cluster`: then nothing may change.
+    pub(crate) output: Option<Output>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// What every node is to get.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Name of the own cluster.
+    pub(crate) cluster: String,
+    pub(crate) certificate_days: u32,
+    /// By Kubernetes node; the generation is 0.
+    pub(crate) nodes: BTreeMap<String, NodeConfig>,
+    pub(crate) allocations: Allocations,
+}
+
+/// `cluster`: the name of the own cluster, if it must be said.
+pub(crate) fn compile(state: &ClusterState, cluster: Option<&str>, memory: &Memory) -> Compiled {
+    let mut problems = Vec::new();
+    let Some(fabric) = Fabric::find(state, cluster, &mut problems) else {
+        return Compiled { output: None, problems };
+    };
+    let mut allocations = memory.allocations.clone();
+    let admission =
+        Admission::decide(&fabric, state, &memory.incumbents, memory.complete, &mut allocations, &mut problems);
+    fabric.check_others(state, &admission.claims, &mut problems);
+    let neighbours = communities::neighbours(&fabric, state, &admission, &mut problems);
+    let services = services::list(&fabric, state, &mut problems);
+    let compiler = Compiler { fabric: &fabric, admission: &admission, services: &services };
+    let mut nodes = BTreeMap::new();
+    for member in admission.members.values() {
+        let config = match member.role {
+            Role::Edge => compiler.edge(member, neighbours.get(member.name)),
+            Role::Connector => compiler.connector(member),
+            Role::Cloud => compiler.cloud(member),
+        };
+        match readable(&config) {
+            Ok(()) => {
+                nodes.insert(member.name.to_owned(), config);
+            }
+            Err(message) => problems.push(Problem::error(member.reference, "", message)),
+        }
+    }
+    problems.sort();
+    let certificate_days = fabric.spec.certificate_days;
+    let output = Output { cluster: fabric.name.to_owned(), certificate_days, nodes, allocations };
+    Compiled { output: Some(output), problems }
+}
+
+/// Gives a configuration its generation: one more than the previous one if anything is different. Tells whether.
+pub(crate) fn number(config: &mut NodeConfig, previous: Option<&NodeConfig>) -> bool {
+    config.generation = previous.map_or(0, |p| p.generation);
+    if previous == Some(config) {
+        return false;
+    }
+    config.generation += 1;
+    true
+}
+
+/// The node would refuse what it cannot read, so it is not sent.
+fn readable(config: &NodeConfig) -> Result<(), String> {
+    let text = serde_json::to_string(config).map_err(|e| e.to_string())?;
+    NodeConfig::parse(&text).map(drop).map_err(|e| format!("the node would refuse its configuration: {e}"))
+}
+
+struct Compiler<'a> {
+    fabric: &'a Fabric<'a>,
+    admission: &'a Admission<'a>,
+    services: &'a [Service],
+}
+
+impl Compiler<'_> {
+    fn edge(&self, member: &Member<'_>, neighbours: Option<&BTreeSet<&str>>) -> NodeConfig {
+        let connector = &self.fabric.spec.connector;
+        let mut peers = vec![Peer {
+            name: self.fabric.connector_name(),
+            via: Via::Tunnel,
+            addresses: connector.addresses.clone(),
+            port: connector.port.get(),
+            initiate: true,
+            prefixes: self.cloud_prefixes(),
+            node_addresses: self.cloud_addresses(),
+            overlay: Vec::new(),
+        }];
+        let others = neighbours.into_iter().flatten().filter_map(|name| self.admission.members.get(*name));
+        // Both call: whoever is behind the stricter NAT opens it by that.
+        peers.extend(
+            others.map(|other| Peer { initiate: !other.node.public_addresses.is_empty(), ..self.tunnel(other) }),
+        );
+        let cni = &self.fabric.spec.cni;
+        NodeConfig {
+            local: LocalSide { prefixes: member.pod_cidrs.clone(), node_addresses: member.node.internal_ips.clone() },
+            peers,
+            cni: Some(Cni {
+                version: CNI_VERSION.to_owned(),
+                network: cni.network.clone(),
+                bridge: cni.bridge.clone(),
+                mtu: cni.mtu,
+                hairpin: cni.hairpin,
+            }),
+            ..self.base(member)
+        }
+    }
+
+    fn connector(&self, member: &Member<'_>) -> NodeConfig {
+        NodeConfig {
+            name: self.fabric.connector_name(),
+            local: LocalSide { prefixes: self.cloud_prefixes(), node_addresses: self.cloud_addresses() },
+            peers: self.admission.edges().map(|edge| self.tunnel(edge)).collect(),
+            ..self.base(member)
+        }
+    }
+
+    fn cloud(&self, member: &Member<'_>) -> NodeConfig {
+        let peer = self.admission.connector().map(|connector| Peer {
+            name: self.fabric.connector_name(),
+            via: Via::Lan,
+            addresses: connector.node.internal_ips.clone(),
+            port: self.fabric.spec.connector.port.get(),
+            initiate: false,
+            prefixes: self.admission.edges().flat_map(|edge| edge.pod_cidrs.iter().copied()).collect(),
+            // Only the connector's own pods and those behind it reach the addresses of edge nodes.
+            node_addresses: Vec::new(),
+            overlay: connector.pod_cidrs.clone(),
+        });
+        NodeConfig {
+            local: LocalSide { prefixes: member.pod_cidrs.clone(), node_addresses: member.node.internal_ips.clone() },
+            peers: peer.into_iter().collect(),
+            ..self.base(member)
+        }
+    }
+
+    /// An edge node as the other end of a tunnel.
+    fn tunnel(&self, edge: &Member<'_>) -> Peer {
+        Peer {
+            name: self.fabric.node_name(edge.name),
+            via: Via::Tunnel,
+            addresses: edge.node.public_addresses.clone(),
+            port: 4500,
+            initiate: false,
+            prefixes: edge.pod_cidrs.clone(),
+            node_addresses: edge.node.internal_ips.clone(),
+            overlay: Vec::new(),
+        }
+    }
+
+    fn base(&self, member: &Member<'_>) -> NodeConfig {
+        let spec = self.fabric.spec;
+        let mode = if member.role == Role::Edge { spec.services.edge } else { spec.services.cloud };
+        NodeConfig {
+            version: SCHEMA_VERSION,
+            generation: 0,
+            name: self.fabric.node_name(member.name),
+            node: member.name.to_owned(),
+            role: member.role,
+            pod_cidrs: member.pod_cidrs.clone(),
+            local: LocalSide::default(),
+            peers: Vec::new(),
+            services: Services {
+                mode,
+                balance: spec.services.balance,
+                cidrs: spec.service_cidrs.clone(),
+                // A node that serves none is not told of every change of an endpoint.
+                list: if mode == ServiceMode::Off { Vec::new() } else { self.services.to_vec() },
+            },
+            cni: None,
+            datapath: member.node.datapath.unwrap_or(spec.datapath),
+            firewall: member.node.firewall.unwrap_or(spec.firewall),
+        }
+    }
+
+    /// What the connector speaks for: cluster IPs and the pods of all cloud nodes.
+    fn cloud_prefixes(&self) -> Vec<IpNet> {
+        let pods = self.admission.cloud().flat_map(|member| &member.pod_cidrs);
+        self.fabric.spec.service_cidrs.iter().chain(pods).copied().collect()
+    }
+
+    fn cloud_addresses(&self) -> Vec<IpAddr> {
+        self.admission.cloud().flat_map(|member| &member.node.internal_ips).copied().collect()
+    }
+}
+
+/// Understood by every version of the CNI plugins that is about.
+const CNI_VERSION: &str = "0.3.1";

@@ -1,0 +1,23 @@
+//! From the state of a cluster to the configuration of every node. Pure: no files, no clock, no randomness.
+//!
+//! ```text
+//! ClusterState ─► Fabric (checked settings) ─► admission (which nodes, which networks) ─► compile ─► NodeConfig
+//! ```
+
+mod admission;
+mod allocator;
+mod claims;
+mod communities;
+mod compile;
+mod fabric;
+mod problem;
+pub(crate) mod renewal;
+mod services;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use allocator::Allocations;
+pub(crate) use compile::{Memory, Output, compile, number};
+pub(crate) use problem::{Problem, Severity};
+pub(crate) use state::ClusterState;

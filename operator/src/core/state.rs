@@ -1,0 +1,37 @@
+use std::collections::BTreeMap;
+
+use crate::api::{ClusterSpec, CommunitySpec, Content, EndpointSlice, Node, Object, ObjectRef, Service};
+
+/// Every object that matters, by name or by namespace and name.
+#[derive(Default)]
+pub(crate) struct ClusterState {
+    pub(crate) clusters: BTreeMap<String, Object<ClusterSpec>>,
+    pub(crate) communities: BTreeMap<String, Object<CommunitySpec>>,
+    pub(crate) nodes: BTreeMap<String, Object<Node>>,
+    pub(crate) services: BTreeMap<(String, String), Object<Service>>,
+    pub(crate) slices: BTreeMap<(String, String), Object<EndpointSlice>>,
+}
+
+impl ClusterState {
+    /// Adds an object unless one of that name is there: then the error is that one.
+    pub(crate) fn insert(&mut self, object: Object<Content>) -> Result<(), ObjectRef> {
+        let reference = object.reference;
+        let name = reference.name.clone();
+        let namespaced = (reference.namespace.clone(), name.clone());
+        match object.value {
+            Content::Cluster(value) => put(&mut self.clusters, name, reference, *value),
+            Content::Community(value) => put(&mut self.communities, name, reference, value),
+            Content::Node(value) => put(&mut self.nodes, name, reference, value),
+            Content::Service(value) => put(&mut self.services, namespaced, reference, value),
+            Content::EndpointSlice(value) => put(&mut self.slices, namespaced, reference, value),
+        }
+    }
+}
+
+fn put<K: Ord, T>(map: &mut BTreeMap<K, Object<T>>, key: K, reference: ObjectRef, value: T) -> Result<(), ObjectRef> {
+    if let Some(first) = map.get(&key) {
+        return Err(first.reference.clone());
+    }
+    map.insert(key, Object { reference, value });
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! `selvedge-operator`: compiles a directory of Kubernetes manifests into one configuration and one set of credentials
+//! per node. Decides what every node is to do; must never touch a node's network itself.
+
+mod api;
+mod authority;
+mod cli;
+mod core;
+mod index;
+mod run;
+mod store;
+mod watch;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

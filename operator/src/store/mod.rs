@@ -1,0 +1,204 @@
+//! The output directory: what every node is to have, and what the operator must remember.
+//!
+//! ```text
+//! OUT/<node>/config.json            NodeConfig
+//! OUT/<node>/tls/                   credentials, see `credentials`
+//! OUT/status.json                   nodes and problems, for people and scripts
+//! OUT/.state/allocations.json       who has which pod network
+//! OUT/.state/ca.{crt,key}           the certificate authority
+//! OUT/.state/lock                   held while an operator works here
+//! ```
+
+mod atomic;
+mod credentials;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use selvedge_model::{DatapathMode, FirewallBackend, LocalSide, NodeConfig, Role, Services};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::authority::{Authority, Credentials};
+use crate::core::Allocations;
+
+/// The output directory, for this process alone.
+pub(crate) struct Store {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// An error with the path it is about.
+#[derive(Debug)]
+pub(crate) struct StoreError {
+    path: PathBuf,
+    message: String,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl StoreError {
+    pub(crate) fn new(path: impl Into<PathBuf>, error: impl std::fmt::Display) -> Self {
+        StoreError { path: path.into(), message: error.to_string() }
+    }
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+trait At<T> {
+    fn at(self, path: &Path) -> Result<T>;
+}
+
+impl<T, E: std::fmt::Display> At<T> for std::result::Result<T, E> {
+    fn at(self, path: &Path) -> Result<T> {
+        self.map_err(|e| StoreError::new(path, e))
+    }
+}
+
+impl Store {
+    /// Makes the directory if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Store> {
+        fs::create_dir_all(root).at(root)?;
+        let state = root.join(".state");
+        atomic::directory(&state, 0o700).at(&state)?;
+        let path = state.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).at(&path)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Store { root: root.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err("another selvedge-operator works here").at(root),
+            Err(TryLockError::Error(e)) => Err(e).at(&path),
+        }
+    }
+
+    /// The configurations written earlier, by node. One that cannot be read any more counts by its generation alone.
+    pub(crate) fn configs(&self) -> Result<BTreeMap<String, NodeConfig>> {
+        let mut configs = BTreeMap::new();
+        for entry in fs::read_dir(&self.root).at(&self.root)? {
+            let name = entry.at(&self.root)?.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let Ok(text) = fs::read_to_string(self.config_path(&name)) else { continue };
+            if let Some(config) = NodeConfig::parse(&text).ok().or_else(|| remains(&name, &text)) {
+                configs.insert(name, config);
+            }
+        }
+        configs.retain(|name, config| *name == config.node);
+        Ok(configs)
+    }
+
+    pub(crate) fn write_config(&self, config: &NodeConfig) -> Result<()> {
+        self.make_node_directory(&config.node)?;
+        let path = self.config_path(&config.node);
+        write_json(&path, config, 0o644)
+    }
+
+    pub(crate) fn credentials(&self, node: &str) -> Option<Credentials> {
+        credentials::read(&self.root.join(node).join("tls"))
+    }
+
+    pub(crate) fn write_credentials(&self, node: &str, credentials: &Credentials, now: SystemTime) -> Result<()> {
+        self.make_node_directory(node)?;
+        let path = self.root.join(node).join("tls");
+        let version = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        credentials::write(&path, credentials, &version.to_string()).at(&path)
+    }
+
+    /// Removes what this program wrote for a node, and the folder unless somebody put something else there.
+    pub(crate) fn remove_node(&self, node: &str) -> Result<()> {
+        let folder = self.root.join(node);
+        let gone = |result: io::Result<()>| match result {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        let tls = folder.join("tls");
+        gone(fs::remove_dir_all(&tls)).at(&tls)?;
+        let config = self.config_path(node);
+        gone(fs::remove_file(&config)).at(&config)?;
+        match gone(fs::remove_dir(&folder)) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result.at(&folder),
+        }
+    }
+
+    pub(crate) fn write_status(&self, status: &impl Serialize) -> Result<()> {
+        write_json(&self.root.join("status.json"), status, 0o644)
+    }
+
+    /// Empty if there are none yet. A file that cannot be read is an error: to go on would give networks twice.
+    pub(crate) fn allocations(&self) -> Result<Allocations> {
+        let path = self.allocations_path();
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).at(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Allocations::default()),
+            Err(e) => Err(e).at(&path),
+        }
+    }
+
+    pub(crate) fn write_allocations(&self, allocations: &Allocations) -> Result<()> {
+        write_json(&self.allocations_path(), allocations, 0o600)
+    }
+
+    /// The authority kept here, or a new one if there is neither key nor certificate. `true` if it is new.
+    pub(crate) fn authority(&self, cluster: &str, now: SystemTime) -> Result<(Authority, bool)> {
+        let state = self.root.join(".state");
+        let (path, key_path) = (state.join("ca.crt"), state.join("ca.key"));
+        if path.exists() || key_path.exists() {
+            let pem = fs::read_to_string(&path).at(&path)?;
+            let key = fs::read_to_string(&key_path).at(&key_path)?;
+            return Ok((Authority::load(&pem, &key).at(&state)?, false));
+        }
+        let (authority, key) = Authority::create(cluster, now).at(&state)?;
+        // The certificate comes last: a key alone is noticed at the next start.
+        atomic::replace(&key_path, key.as_bytes(), 0o600).at(&key_path)?;
+        atomic::replace(&path, authority.pem().as_bytes(), 0o600).at(&path)?;
+        Ok((authority, true))
+    }
+
+    fn allocations_path(&self) -> PathBuf {
+        self.root.join(".state/allocations.json")
+    }
+
+    fn config_path(&self, node: &str) -> PathBuf {
+        self.root.join(node).join("config.json")
+    }
+
+    fn make_node_directory(&self, node: &str) -> Result<()> {
+        let path = self.root.join(node);
+        atomic::directory(&path, 0o755).at(&path)
+    }
+}
+
+/// What can be told of a configuration of another schema or a damaged one: enough to go on counting.
+fn remains(node: &str, text: &str) -> Option<NodeConfig> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    Some(NodeConfig {
+        version: 0,
+        generation: value.get("generation")?.as_u64()?,
+        name: value.get("name")?.as_str()?.to_owned(),
+        node: node.to_owned(),
+        role: Role::Cloud,
+        pod_cidrs: Vec::new(),
+        local: LocalSide::default(),
+        peers: Vec::new(),
+        services: Services::default(),
+        cni: None,
+        datapath: DatapathMode::default(),
+        firewall: FirewallBackend::default(),
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).at(path)?;
+    text.push(b'\n');
+    atomic::replace(path, &text, mode).at(path)
+}
