@@ -80,7 +80,7 @@ Nobody needs .state/ca.key but the operator.
 Mistakes: an object that makes no sense is refused with its file, its field and a reason; all else goes on, and
 while the operator runs the last good version of that object stays in force.
 
-RUST_LOG=warn makes it quieter, RUST_LOG=debug more talkative.";
+RUST_LOG=warn makes it quieter.";
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();

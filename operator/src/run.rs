@@ -122,10 +122,8 @@ impl Operator {
             return Ok(Outcome { flawless: false, wake: now + LONGEST_SLEEP });
         }
 
-        if output.allocations != memory.allocations {
-            // Before any configuration carries them: a crash between must not give a network twice.
-            self.store.write_allocations(&output.allocations)?;
-        }
+        // Before any configuration carries them: a crash between must not give a network twice.
+        self.store.write_allocations(&output.allocations)?;
         let (authority, new) = self.store.authority(&output.cluster, now)?;
         if new {
             info!("new certificate authority for {}", output.cluster);

@@ -62,7 +62,11 @@ fn file_name(place: &str, name: &str, longest: usize) -> Result<()> {
 /// No network may belong to two ends: replies would go astray, and one could speak for the other.
 fn disjoint(config: &NodeConfig) -> Result<()> {
     let mut owners: BTreeMap<(u8, u128), (IpNet, String)> = BTreeMap::new();
-    let own = config.pod_cidrs.iter().enumerate().map(|(i, net)| (*net, format!("podCidrs[{i}]")));
+    let pods = config.pod_cidrs.iter().enumerate().map(|(i, net)| (*net, format!("podCidrs[{i}]")));
+    let offered = config.local.prefixes.iter().enumerate().map(|(i, net)| (*net, format!("local.prefixes[{i}]")));
+    // What this node offers mostly is its pods' networks.
+    let offered = offered.filter(|(net, _)| !config.pod_cidrs.iter().any(|pods| pods.contains(net)));
+    let own = pods.chain(offered);
     let theirs = config.peers.iter().enumerate().flat_map(|(i, peer)| {
         let prefixes =
             peer.prefixes.iter().enumerate().map(move |(j, net)| (*net, format!("peers[{i}].prefixes[{j}]")));

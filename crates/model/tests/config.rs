@@ -1,4 +1,5 @@
 //! The contract, as both sides see it.
+#![allow(clippy::expect_used)]
 
 use proptest::prelude::*;
 use selvedge_model::*;
@@ -74,6 +75,11 @@ fn errors_name_field_and_reason() {
             "10.234.2.0/24",
             "10.234.1.128/25",
             "peers[1].prefixes[0]: 10.234.1.128/25 overlaps 10.234.1.0/24 of podCidrs[0]",
+        ),
+        (
+            "\"prefixes\": [\"10.234.1.0/24\"",
+            "\"prefixes\": [\"10.234.2.128/25\"",
+            "peers[1].prefixes[0]: 10.234.2.0/24 overlaps 10.234.2.128/25 of local.prefixes[0]",
         ),
         (
             "\"network\": \"selvedge\"",

@@ -81,7 +81,9 @@ fn cni(options: &Options) -> Result<()> {
     remove_file(&dir.join(format!("{}.conflist", cni.network)))?;
     let ports = Path::new("/sys/class/net").join(&cni.bridge).join("brif");
     if fs::read_dir(ports).is_ok_and(|mut ports| ports.next().is_none()) {
-        Kernel::open().and_then(|mut kernel| kernel.delete_link(&cni.bridge)).context(|| format!("remove {}", cni.bridge))?;
+        Kernel::open()
+            .and_then(|mut kernel| kernel.delete_link(&cni.bridge))
+            .context(|| format!("remove {}", cni.bridge))?;
     }
     Ok(())
 }

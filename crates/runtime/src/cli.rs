@@ -129,10 +129,11 @@ the last good one stays in force.
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    const PROGRAM: Program =
-        Program { name: "prog", folder: "prog", summary: "does", cni_dir: None, version: "1" };
+    const PROGRAM: Program = Program { name: "prog", folder: "prog", summary: "does", cni_dir: None, version: "1" };
 
     fn read(line: &str) -> Result<Command> {
         parse(&PROGRAM, line.split_whitespace().map(OsString::from))
@@ -144,12 +145,14 @@ mod tests {
         assert_eq!(options.config, PathBuf::from("a.json"));
         assert_eq!(options.status_socket(), PathBuf::from("/r/status.sock"));
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
-        assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == PathBuf::from("x.json")));
+        assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
 
     #[test]
     fn mistakes_name_the_word() {
-        for (line, word) in [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")] {
+        for (line, word) in
+            [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")]
+        {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
         }

@@ -192,7 +192,8 @@ impl Node {
             config.name,
             config.peers.len()
         );
-        if let (Some(dir), Some(old)) = (&self.options.cni_dir, self.loaded.as_ref().and_then(|l| l.config.cni.as_ref()))
+        if let (Some(dir), Some(old)) =
+            (&self.options.cni_dir, self.loaded.as_ref().and_then(|l| l.config.cni.as_ref()))
             && config.cni.as_ref().is_none_or(|new| new.network != old.network)
             && let Err(error) = file::remove(dir.join(format!("{}.conflist", old.network)))
         {
@@ -300,9 +301,9 @@ impl Node {
             }
         }
         if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
-            let written = std::fs::create_dir_all(dir)
-                .context(|| format!("create {}", dir.display()))
-                .and_then(|()| file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone()));
+            let written = std::fs::create_dir_all(dir).context(|| format!("create {}", dir.display())).and_then(|()| {
+                file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone())
+            });
             match written {
                 Ok(true) => log::info!("CNI network {} written", cni.name),
                 Ok(false) => {}

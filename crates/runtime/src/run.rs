@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::clock::Clock;
 use crate::cli::Program;
+use crate::clock::Clock;
 use crate::error::Context as _;
 use crate::node::Node;
 use crate::source;
@@ -142,7 +142,12 @@ fn concerns_us(notice: &selvedge_linux::netlink::Notice<link::Event>) -> bool {
 }
 
 /// Answers one visitor: `status` or `stop`. True if the program is to stop.
-async fn answer(mut stream: UnixStream, program: &Program, node: &mut Node, now: selvedge_tunnel::Now) -> io::Result<bool> {
+async fn answer(
+    mut stream: UnixStream,
+    program: &Program,
+    node: &mut Node,
+    now: selvedge_tunnel::Now,
+) -> io::Result<bool> {
     let mut word = [0; 16];
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut word)).await??;
     match &word[..read] {

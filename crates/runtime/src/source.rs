@@ -49,10 +49,10 @@ impl Loaded {
         if let Some(pem) = &self.pem {
             private_dir(&tls)?;
             for (name, content) in CREDENTIAL_FILES.iter().zip([&pem.ca, &pem.chain, &*pem.key]) {
-                file::write(&tls.join(name), content, 0o600).context(|| format!("keep {name}"))?;
+                file::write(tls.join(name), content, 0o600).context(|| format!("keep {name}"))?;
             }
         }
-        file::write(&options.state_dir.join("config.json"), self.text.as_bytes(), 0o600)
+        file::write(options.state_dir.join("config.json"), self.text.as_bytes(), 0o600)
             .context(|| "keep the configuration".to_owned())?;
         Ok(())
     }

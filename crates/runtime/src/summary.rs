@@ -40,7 +40,12 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
     .to_owned();
     for peer in config.peers.iter().filter(|p| p.via == Via::Lan) {
         let state = "routed".to_owned();
-        status.peers.push(PeerStatus { name: peer.name.clone(), via: "lan".to_owned(), state, ..PeerStatus::default() });
+        status.peers.push(PeerStatus {
+            name: peer.name.clone(),
+            via: "lan".to_owned(),
+            state,
+            ..PeerStatus::default()
+        });
     }
     match report {
         None => {}

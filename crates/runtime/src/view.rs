@@ -42,13 +42,19 @@ pub fn human(status: &Status) -> String {
             let _ = writeln!(out, "  {:width$}    {error}", "");
         }
     }
-    section(&mut out, "refused callers", status.refused.iter().map(|r| {
-        let claimed = r.claimed.as_deref().unwrap_or("no name");
-        format!("{} ({claimed}), {} times: {}", r.remote, r.times, r.reason)
-    }));
-    section(&mut out, "dropped", status.drops.iter().filter(|d| d.packets > 0).map(|d| {
-        format!("{} packets: {}", d.packets, d.reason)
-    }));
+    section(
+        &mut out,
+        "refused callers",
+        status.refused.iter().map(|r| {
+            let claimed = r.claimed.as_deref().unwrap_or("no name");
+            format!("{} ({claimed}), {} times: {}", r.remote, r.times, r.reason)
+        }),
+    );
+    section(
+        &mut out,
+        "dropped",
+        status.drops.iter().filter(|d| d.packets > 0).map(|d| format!("{} packets: {}", d.packets, d.reason)),
+    );
     section(&mut out, "problems", status.problems.iter().cloned());
     out
 }

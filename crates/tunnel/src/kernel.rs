@@ -57,24 +57,28 @@ impl Kernel {
             aead: Aead { algorithm: algorithm(child.suite), key: child.key_out.clone() },
             encap: child.encap.then(|| Encap { sport: child.local.port(), dport: child.remote.port() }),
             replay_window: 0,
-            limits: Limits {
-                soft_packets: Some(SOFT_PACKETS),
-                hard_packets: Some(HARD_PACKETS),
-                ..Limits::default()
-            },
+            limits: Limits { soft_packets: Some(SOFT_PACKETS), hard_packets: Some(HARD_PACKETS), ..Limits::default() },
         };
         xfrm::add_sa(&mut self.socket, &outbound)
     }
 
     pub(crate) fn remove_inbound(&mut self, peer: PeerId, pair: &Pair) -> Result<()> {
         let traffic = self.remove(pair.local.ip(), pair.spi_in)?;
-        self.past.entry(peer).or_default().add(Traffic { bytes_in: traffic.0, packets_in: traffic.1, ..Traffic::default() });
+        self.past.entry(peer).or_default().add(Traffic {
+            bytes_in: traffic.0,
+            packets_in: traffic.1,
+            ..Traffic::default()
+        });
         Ok(())
     }
 
     pub(crate) fn remove_outbound(&mut self, peer: PeerId, pair: &Pair) -> Result<()> {
         let traffic = self.remove(pair.remote.ip(), pair.spi_out)?;
-        self.past.entry(peer).or_default().add(Traffic { bytes_out: traffic.0, packets_out: traffic.1, ..Traffic::default() });
+        self.past.entry(peer).or_default().add(Traffic {
+            bytes_out: traffic.0,
+            packets_out: traffic.1,
+            ..Traffic::default()
+        });
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use selvedge_esp::{DropReason, Drops, Event as EspEvent, PeerPrefixes, PeerStatus as UserCounters};
 use selvedge_ike::{self as ike, Child, Credentials, Endpoint, Event, Now, PeerId, PeerState, TrafficSelector};
 use selvedge_linux::netlink::Notice;
@@ -11,9 +12,9 @@ use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::xfrm;
 use selvedge_model::{NodeConfig, Peer as ConfigPeer, Via};
 
+use crate::cpu;
 use crate::error::{Context as _, Error, Result};
 use crate::ids::{self, Ids};
-use crate::cpu;
 use crate::keeper::message::{Install, Keepalive, Report, Request, SendIke};
 use crate::keeper::{self, Mode};
 use crate::kernel::Kernel;
@@ -81,7 +82,13 @@ struct Counters {
 impl Tunnels {
     /// Takes over what an earlier run left: pairs of peers in `config` go on being used until new ones are keyed, all
     /// others end.
-    pub fn open(now: Now, config: &NodeConfig, credentials: Credentials, run_dir: &Path, client: keeper::Client) -> Result<Self> {
+    pub fn open(
+        now: Now,
+        config: &NodeConfig,
+        credentials: Credentials,
+        run_dir: &Path,
+        client: keeper::Client,
+    ) -> Result<Self> {
         let mode = client.mode();
         let kernel = match mode {
             Mode::Kernel => Some(Kernel::open().context(|| "open the kernel's IPsec".to_owned())?),
@@ -220,7 +227,7 @@ impl Tunnels {
     fn set_peers(&mut self, now: Now, config: &NodeConfig) -> Result<()> {
         let wanted: Vec<&ConfigPeer> = config.peers.iter().filter(|p| p.via == Via::Tunnel).collect();
         let names: BTreeSet<&str> = wanted.iter().map(|p| p.name.as_str()).collect();
-        let local_ts: Vec<TrafficSelector> = config.local.networks().map(TrafficSelector::from).collect();
+        let local_ts = selectors(config.local.networks());
         let peers: Vec<ike::Peer> = wanted
             .iter()
             .map(|peer| ike::Peer {
@@ -229,7 +236,7 @@ impl Tunnels {
                 remotes: peer.addresses.iter().map(|a| SocketAddr::new(*a, peer.port)).collect(),
                 initiate: peer.initiate,
                 local_ts: local_ts.clone(),
-                remote_ts: peer.networks().map(TrafficSelector::from).collect(),
+                remote_ts: selectors(peer.networks()),
             })
             .collect();
         if self.kernel.is_none() {
@@ -474,9 +481,7 @@ impl Tunnels {
     fn remove_outbound(&mut self, id: PeerId, pair: &Pair) {
         let removed = match &mut self.kernel {
             Some(kernel) => kernel.remove_outbound(id, pair).map_err(|e| e.to_string()),
-            None => {
-                self.keeper.send(&Request::RemoveOutbound { spi_in: pair.spi_in }).map_err(|e| e.to_string())
-            }
+            None => self.keeper.send(&Request::RemoveOutbound { spi_in: pair.spi_in }).map_err(|e| e.to_string()),
         };
         if let Err(error) = removed {
             self.problem(error);
@@ -623,6 +628,13 @@ impl Peer {
     fn sending(&self) -> Option<&Pair> {
         self.pairs.iter().rev().find(|pair| pair.use_ == Use::Sending)
     }
+}
+
+/// Neighbouring networks are joined: a message holds 255 selectors, and a cloud may have more nodes.
+fn selectors(networks: impl Iterator<Item = IpNet>) -> Vec<TrafficSelector> {
+    let mut joined = IpNet::aggregate(&networks.collect());
+    joined.sort();
+    joined.into_iter().map(TrafficSelector::from).collect()
 }
 
 fn ike_config(config: &NodeConfig, credentials: Credentials, mode: Mode) -> ike::Config {

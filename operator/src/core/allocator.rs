@@ -121,7 +121,7 @@ impl Allocator {
         Allocator { taken: ranges, touched, cursors: BTreeMap::new() }
     }
 
-    /// A block for the node. The caller records it with [`Allocations::set`].
+    /// A block for the node. It is the node's once it is recorded with [`Allocations::set`].
     pub(super) fn allocate(&mut self, allocations: &Allocations, pool: &Pool, node: &str) -> Result<IpNet, Exhausted> {
         let usable = |block: IpNet| {
             pool.contains(block) && block.prefix_len() == pool.mask && self.taken.end_of_overlap(block).is_none()
@@ -130,7 +130,6 @@ impl Allocator {
         let own = free.clone().find(|freed| freed.node == node).map(|freed| freed.block);
         let oldest = free.next().map(|freed| freed.block);
         let block = own.or_else(|| self.untouched(pool)).or(oldest).ok_or_else(|| Exhausted { pool: pool.clone() })?;
-        self.taken.insert(block);
         self.touched.insert(block);
         Ok(block)
     }

@@ -164,6 +164,7 @@ fn modes_that_were_loosened_are_set_right() {
     fs::set_permissions(bench.out("edge-1/tls/tls.key"), fs::Permissions::from_mode(0o644)).unwrap();
     bench.run();
     assert_eq!(bench.mode(".state"), 0o700);
+    assert_eq!(bench.mode(".state/allocations.json"), 0o600);
     assert_eq!(bench.mode("edge-1/tls"), 0o700);
     assert_eq!(bench.mode("edge-1/tls/tls.key"), 0o600);
 }

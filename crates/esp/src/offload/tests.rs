@@ -150,7 +150,11 @@ fn what_was_not_offered_or_makes_no_sense_is_refused() {
         ("no checksum wanted", with(0, 0)),
         ("segments of nothing", word(4, 0)),
         ("TCP header in the IP header", word(6, 16)),
-        ("TCP header not where the IP header ends", word(6, 24)),
+        ("TCP header not where the IP header ends", {
+            let mut frame = word(6, 24);
+            frame[10 + 24 + 12] = 0x50;
+            frame
+        }),
         ("TCP header behind the end", word(6, 200)),
         ("another version", with(10, 0x65)),
         ("short TCP header", with(10 + 32, 0x40)),

@@ -49,7 +49,7 @@ fn who_comes_back_gets_the_former_block() {
 fn networks_of_others_are_avoided_whatever_their_size() {
     let pool = pool("fd00::/48", 64);
     let mut allocations = Allocations::default();
-    let taken = [net("fd00::/49"), net("fd00:0:0:8000::5/128"), net("10.0.0.0/8")];
+    let taken = [net("fd00::/49"), net("fd00::5/128"), net("fd00:0:0:8000::5/128"), net("10.0.0.0/8")];
     assert_eq!(give(&mut allocations, &pool, "a", &taken), Ok(net("fd00:0:0:8001::/64")));
 }
 

@@ -154,13 +154,23 @@ fn without_a_pool_an_edge_node_needs_networks_of_its_own() {
 #[test]
 fn a_removed_node_frees_its_block_only_if_all_manifests_were_read() {
     let mut scene = beijing();
+    scene.put(cluster("beijing", serde_json::json!({"edgePodCIDRs": ["10.234.0.0/23"]})));
     scene.put_all([connector(), edge("edge-1", "192.168.11.2"), edge("edge-2", "192.168.12.2")]);
     scene.configs();
     scene.memory.complete = false;
-    scene.remove("Node", "edge-1").put(node("edge-3", "edge", "192.168.13.2", &[]));
-    assert_eq!(pods(&scene.configs()["edge-3"])[0], "10.234.2.0/24");
-    scene.put(edge("edge-1", "192.168.11.2"));
-    assert_eq!(pods(&scene.configs()["edge-1"])[0], "10.234.0.0/24");
+    scene.remove("Node", "edge-1").put(edge("edge-3", "192.168.13.2"));
+    assert!(!scene.compile().0.contains_key("edge-3"));
+    scene.memory.complete = true;
+    assert_eq!(pods(&scene.configs()["edge-3"]), ["10.234.0.0/24"]);
+}
+
+#[test]
+fn of_the_addresses_of_a_refused_node_none_stays_taken() {
+    let mut scene = beijing();
+    scene.put_all([connector(), edge("edge-1", "192.168.11.2,172.16.0.11"), edge("edge-2", "192.168.11.2")]);
+    let (configs, problems) = scene.compile();
+    assert_eq!(configs.keys().collect::<Vec<_>>(), ["cloud-1", "edge-2"]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
 }
 
 #[test]
