@@ -312,15 +312,14 @@ fn probe_finds_everything_and_leaves_nothing() {
 #[ignore = "runs in user-mode Linux"]
 fn firewall_without_nft_nat_falls_back_to_legacy() {
     fresh_namespace();
-    let tools = netfilter::probe();
-    let reason = tools.nft.unwrap_err();
+    let reason = netfilter::probe_nft().unwrap_err();
     assert!(reason.contains("nft -c -f -"), "{reason}");
-    for tool in [tools.iptables.unwrap(), tools.ip6tables.unwrap()] {
+    for tool in [Family::V4, Family::V6].map(|family| netfilter::probe_iptables(family).unwrap()) {
         assert!(format!("{tool:?}").contains("legacy"), "{tool:?}");
         tool.restore("*nat\n:SELVEDGE-T - [0:0]\n-A SELVEDGE-T -j MASQUERADE\nCOMMIT\n").unwrap();
         assert!(tool.save("nat").unwrap().contains("-A SELVEDGE-T -j MASQUERADE"));
     }
-    tools.ipset.unwrap();
+    netfilter::probe_ipset().unwrap();
 }
 
 #[test]

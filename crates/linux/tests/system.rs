@@ -47,9 +47,10 @@ fn namespaces_are_those_of_ip_netns() {
 #[test]
 fn firewall_tools_work_as_probed() {
     fresh_namespace();
-    let tools = netfilter::probe();
+    let nft = netfilter::probe_nft().unwrap();
+    assert_eq!(sh("nft list ruleset"), "", "the probe leaves nothing");
+    let iptables = [Family::V4, Family::V6].map(|family| netfilter::probe_iptables(family).unwrap());
     assert!(!sh("nft list ruleset").contains("SELVEDGE"), "the probe leaves nothing");
-    let nft = tools.nft.unwrap();
     nft.apply("table ip selvedge-t { chain c { counter accept; }; }\n").unwrap();
     assert!(nft.list_table("ip", "selvedge-t").unwrap().unwrap().contains("chain c"));
     assert_eq!(nft.list_table("ip", "selvedge-u").unwrap(), None);
@@ -58,14 +59,14 @@ fn firewall_tools_work_as_probed() {
     let error = nft.apply("table ip selvedge-t { nonsense }\n").unwrap_err().to_string();
     assert!(error.contains("nft -f -: ") && error.contains("nonsense"), "{error}");
     let rules = "*filter\n:SELVEDGE-T - [0:0]\n-A SELVEDGE-T -j DROP\nCOMMIT\n";
-    for tool in [tools.iptables.unwrap(), tools.ip6tables.unwrap()] {
+    for tool in iptables {
         tool.restore(rules).unwrap();
         assert!(tool.save("filter").unwrap().contains("-A SELVEDGE-T -j DROP"));
         let error = tool.restore("*filter\n-A NO-SUCH -j DROP\nCOMMIT\n").unwrap_err().to_string();
         assert!(error.contains("restore -w"), "{error}");
     }
     assert!(sh("iptables -S SELVEDGE-T; ip6tables -S SELVEDGE-T").contains("-A SELVEDGE-T -j DROP"));
-    let ipset = tools.ipset.unwrap();
+    let ipset = netfilter::probe_ipset().unwrap();
     let members = "create SELVEDGE-T hash:net family inet\nadd SELVEDGE-T 10.1.0.0/24\n";
     ipset.restore(members).unwrap();
     ipset.restore(members).unwrap();

@@ -1,6 +1,6 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
-use selvedge_linux::netfilter::{self, Backends, Ipset, Iptables, Nft};
+use selvedge_linux::netfilter::{Ipset, Iptables, Nft, probe_ipset, probe_iptables, probe_nft};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;
@@ -15,14 +15,19 @@ pub(crate) enum Firewall {
 impl Firewall {
     /// Chooses by what works; a forced choice that does not is an error that says why.
     pub(crate) fn choose(wanted: FirewallBackend) -> Result<Self> {
-        let Backends { nft, iptables, ip6tables, ipset } = netfilter::probe();
         let with_iptables = || -> std::result::Result<Self, String> {
-            Ok(Firewall::Iptables { v4: iptables?, v6: ip6tables, ipset: ipset? })
+            Ok(Firewall::Iptables {
+                v4: probe_iptables(selvedge_linux::Family::V4)?,
+                v6: probe_iptables(selvedge_linux::Family::V6),
+                ipset: probe_ipset()?,
+            })
         };
         match wanted {
-            FirewallBackend::Nftables => nft.map(Firewall::Nftables).map_err(|e| Error::new(format!("nftables: {e}"))),
+            FirewallBackend::Nftables => {
+                probe_nft().map(Firewall::Nftables).map_err(|e| Error::new(format!("nftables: {e}")))
+            }
             FirewallBackend::Iptables => with_iptables().map_err(|e| Error::new(format!("iptables: {e}"))),
-            FirewallBackend::Auto => match nft {
+            FirewallBackend::Auto => match probe_nft() {
                 Ok(nft) => Ok(Firewall::Nftables(nft)),
                 Err(no_nft) => with_iptables()
                     .map_err(|e| Error::new(format!("no firewall works here: nftables: {no_nft}; iptables: {e}"))),
@@ -46,7 +51,7 @@ impl Firewall {
 
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.
     pub(crate) fn forward_drop() -> bool {
-        let drops = |tool: &Iptables| tool.save("filter").is_ok_and(|text| text.contains(":FORWARD DROP"));
+        let drops = |tool: &Iptables| tool.save_all().is_ok_and(|text| text.contains(":FORWARD DROP"));
         Iptables::candidates(selvedge_linux::Family::V4).iter().any(drops)
     }
 

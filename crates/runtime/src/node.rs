@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use selvedge_linux::{file, sysctl};
 use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Role};
+use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
 use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Now, Tunnels, kernel_unusable};
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     kernel: Kernel,
     firewall: Option<(FirewallBackend, Firewall)>,
     forward_drop: bool,
+    /// What the firewall was brought to last; looked at again only when it is time to.
+    written: Option<Ruleset>,
     loaded: Option<Loaded>,
     pub(crate) config_error: Option<String>,
     pub(crate) tunnels: Option<Tunnels>,
@@ -51,6 +54,7 @@ impl Node {
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
             firewall: None,
             forward_drop: false,
+            written: None,
             loaded: None,
             config_error: None,
             tunnels: None,
@@ -136,6 +140,7 @@ impl Node {
             self.start_tunnels(now);
         }
         if self.apply_at.is_some_and(|at| at <= now.mono) {
+            self.written = None;
             self.dirty = true;
         }
     }
@@ -293,10 +298,16 @@ impl Node {
                 }
             }
         }
-        if let Some((_, firewall)) = &self.firewall {
+        if let Some((_, firewall)) = &self.firewall
+            && self.written.as_ref() != Some(&plan.ruleset)
+        {
             match firewall.apply(&plan.ruleset) {
-                Ok(true) => log::debug!("{} rules written", firewall.name()),
-                Ok(false) => {}
+                Ok(changed) => {
+                    if changed {
+                        log::debug!("{} rules written", firewall.name());
+                    }
+                    self.written = Some(plan.ruleset);
+                }
                 Err(error) => problems.push(error.to_string()),
             }
         }
@@ -320,6 +331,7 @@ impl Node {
         chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
         self.forward_drop = Firewall::forward_drop();
         self.firewall = Some((wanted, chosen));
+        self.written = None;
         Ok(())
     }
 

@@ -211,8 +211,9 @@ struct Files {
 impl Files {
     fn watch(options: &Options) -> Self {
         // Either the folder of credentials is swapped as a whole, or files within it.
-        let places: [PathBuf; 3] =
-            [options.config.clone(), options.credentials.clone(), options.credentials.join("tls.crt")];
+        let within = source::CREDENTIAL_FILES.iter().map(|name| options.credentials.join(name));
+        let places: Vec<PathBuf> =
+            [options.config.clone(), options.credentials.clone()].into_iter().chain(within).collect();
         let mut files = Files { watches: Vec::new(), complete: true };
         for place in places {
             match Watch::new(&place) {

@@ -31,7 +31,8 @@ struct Pem {
     key: Zeroizing<Vec<u8>>,
 }
 
-const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
+/// In a folder of credentials.
+pub(crate) const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
 /// More than any certificate chain or key needs.
 const MAX_CREDENTIAL_BYTES: u64 = 256 << 10;

@@ -12,7 +12,7 @@ use crate::Family;
 use crate::error::Result;
 use run::{find, run};
 
-pub use probe::{Backends, probe};
+pub use probe::{probe_ipset, probe_iptables, probe_nft};
 
 /// Seconds to wait for another program's lock.
 const LOCK_WAIT: &str = "10";

@@ -28,36 +28,20 @@ create SELVEDGE-PROBE hash:net family inet
 destroy SELVEDGE-PROBE
 ";
 
-/// What works, and why the rest does not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backends {
-    /// `nft` with NAT and sets.
-    pub nft: Result<Nft, String>,
-    /// `iptables` with NAT.
-    pub iptables: Result<Iptables, String>,
-    /// `ip6tables` with NAT.
-    pub ip6tables: Result<Iptables, String>,
-    /// `ipset` with sets of networks.
-    pub ipset: Result<Ipset, String>,
+/// `nft` with NAT and sets, if they work in the network namespace of the current thread.
+pub fn probe_nft() -> Result<Nft, String> {
+    let nft = || -> Result<Nft> {
+        let nft = Nft::find()?;
+        nft.check(NFT)?;
+        Ok(nft)
+    };
+    nft().map_err(text)
 }
 
-/// Tries the tools in the network namespace of the current thread.
-pub fn probe() -> Backends {
-    Backends {
-        nft: nft().map_err(text),
-        iptables: iptables(Family::V4),
-        ip6tables: iptables(Family::V6),
-        ipset: ipset().map_err(text),
-    }
-}
-
-fn nft() -> Result<Nft> {
-    let nft = Nft::find()?;
-    nft.check(NFT)?;
-    Ok(nft)
-}
-
-fn iptables(family: Family) -> Result<Iptables, String> {
+/// `iptables` or `ip6tables` with NAT, in the first flavour that works in the network namespace of the current thread.
+///
+/// The nft flavour leaves an empty table `nat` behind, as it does whenever it is asked about one.
+pub fn probe_iptables(family: Family) -> Result<Iptables, String> {
     let mut reasons = Vec::new();
     for tool in Iptables::candidates(family) {
         match tool.restore(IPTABLES).and_then(|()| tool.save("nat")) {
@@ -68,10 +52,14 @@ fn iptables(family: Family) -> Result<Iptables, String> {
     Err(if reasons.is_empty() { format!("no {family} iptables-restore is installed") } else { reasons.join("; ") })
 }
 
-fn ipset() -> Result<Ipset> {
-    let ipset = Ipset::find()?;
-    ipset.restore(IPSET)?;
-    Ok(ipset)
+/// `ipset` with sets of networks, if they work in the network namespace of the current thread.
+pub fn probe_ipset() -> Result<Ipset, String> {
+    let ipset = || -> Result<Ipset> {
+        let ipset = Ipset::find()?;
+        ipset.restore(IPSET)?;
+        Ok(ipset)
+    };
+    ipset().map_err(text)
 }
 
 fn text(error: Error) -> String {

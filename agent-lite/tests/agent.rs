@@ -1,0 +1,219 @@
+//! The binary in a network namespace of its own, as a person runs it. Needs root.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_selvedge-agent");
+
+/// A configuration for one edge; its only peer does not answer.
+const CONFIG: &str = r#"{
+  "version": 1, "generation": 3, "name": "here.edge", "node": "edge", "role": "edge",
+  "podCidrs": ["10.234.0.0/24", "fd00:234::/64"],
+  "local": {"prefixes": ["10.234.0.0/24", "fd00:234::/64"], "nodeAddresses": ["192.0.2.1"]},
+  "peers": [{"name": "here.connector", "via": "tunnel", "addresses": ["192.0.2.99"], "initiate": true,
+             "prefixes": ["10.96.0.0/16", "10.244.0.0/24", "fd00:244::/64"], "nodeAddresses": ["172.16.0.1"]}],
+  "services": {"mode": "kernel", "cidrs": ["10.96.0.0/16"], "list": [
+    {"namespace": "a", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
+      {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.0.5", "port": 8080, "node": "c"}]}]}]},
+  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400},
+  "datapath": "user", "firewall": "FIREWALL"
+}"#;
+
+/// A namespace with a link to nowhere, and the folders of one agent.
+struct Site {
+    namespace: String,
+    root: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(name: &str, firewall: &str) -> Site {
+        let site =
+            Site { namespace: format!("agent-{}-{name}", std::process::id()), root: tempfile::tempdir().unwrap() };
+        selvedge_linux::netns::create(&site.namespace).unwrap();
+        site.sh("ip link set lo up; ip link add up0 type veth peer name up1; ip addr add 192.0.2.1/24 dev up0");
+        site.sh("ip link set up0 up; ip link set up1 up");
+        fs::create_dir_all(site.path("etc/tls")).unwrap();
+        fs::write(site.path("etc/config.json"), CONFIG.replace("FIREWALL", firewall)).unwrap();
+        credentials(&site.path("etc/tls"), "here.edge");
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, AGENT, verb]);
+        for (option, folder) in [("--run-dir", "run"), ("--state-dir", "state"), ("--cni-dir", "cni")] {
+            command.arg(option).arg(self.path(folder));
+        }
+        command.arg("--config").arg(self.path("etc/config.json"));
+        command.arg("--credentials").arg(self.path("etc/tls"));
+        command
+    }
+
+    /// Starts the agent and waits until it has brought the node to its configuration.
+    fn start(&self, log: &str) -> Running {
+        let child = self
+            .command("run")
+            .env("RUST_LOG", "debug")
+            .stderr(fs::File::create(self.path(log)).unwrap())
+            .spawn()
+            .unwrap();
+        let running = Running(child);
+        self.await_status("\"generation\":3");
+        running
+    }
+
+    fn await_status(&self, wanted: &str) -> String {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let output = self.command("status").arg("--json").stderr(Stdio::null()).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            if text.contains(wanted) {
+                return text;
+            }
+            assert!(Instant::now() < end, "no {wanted} in status: {text}\n{}", self.sh("cat -- *.log || true"));
+        }
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace, "sh", "-ec", script])
+            .current_dir(self.root.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// All that could be left behind in the kernel.
+    fn snapshot(&self) -> String {
+        self.sh(
+            "ip -o link | cut -d: -f2; ip -o addr show scope global | cut -d' ' -f2-7; ip rule; ip -6 rule
+             ip route show table all | grep -v 'proto kernel' | sort; ip -6 route show table all | grep -v 'proto kernel' | grep -v fe80 | sort
+             ip xfrm policy; ip xfrm state; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//'; iptables-legacy-save | grep -v '^#' | sed 's/\\[.*//'; ipset save",
+        )
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ =
+            Command::new("sh").args(["-c", &format!("ip netns pids {0} | xargs -r kill -9", self.namespace)]).status();
+        let _ = selvedge_linux::netns::delete(&self.namespace);
+    }
+}
+
+struct Running(Child);
+
+impl Running {
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn credentials(dir: &Path, name: &str) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    fs::write(dir.join("ca.crt"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    fs::write(dir.join("tls.crt"), leaf.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap().pem()).unwrap();
+    fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+}
+
+fn good(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A second run finds everything as it should be, and `clean` leaves everything as it was.
+fn life(name: &str, firewall: &str) {
+    let site = Site::new(name, firewall);
+    // What others made, in every chain that we jump from.
+    site.sh("nft add table inet others; nft add chain inet others keep
+         for tool in iptables ip6tables; do
+             for place in raw:PREROUTING mangle:FORWARD filter:INPUT filter:FORWARD filter:OUTPUT \\
+                          nat:PREROUTING nat:OUTPUT nat:POSTROUTING; do
+                 $tool -t ${place%:*} -A ${place#*:} -p tcp --dport 7 -j ACCEPT
+             done
+         done
+         iptables-legacy -A FORWARD -s 203.0.113.7 -j DROP; ipset create others hash:net");
+    let before = site.snapshot();
+    let first = site.start("first.log");
+    let applied = site.snapshot();
+    assert!(applied.contains("220:\tfrom all lookup 220"), "{applied}");
+    assert!(applied.contains("unreachable 10.244.0.0/24"), "{applied}");
+    assert!(site.path("cni/selvedge.conflist").exists());
+    first.kill();
+    assert_eq!(site.snapshot(), applied, "after the agent was killed");
+    let second = site.start("second.log");
+    assert_eq!(site.snapshot(), applied, "after the second run");
+    let log = fs::read_to_string(site.path("second.log")).unwrap();
+    for change in ["Route", "Rule", "Policy", "Address(", "rules written", "written"] {
+        assert!(!log.contains(change), "the second run changed something ({change}):\n{log}");
+    }
+    good(site.command("clean").output().unwrap());
+    assert_eq!(site.snapshot(), before, "after clean");
+    for left in ["run", "state", "cni/selvedge.conflist"] {
+        assert!(!site.path(left).exists(), "{left} is left");
+    }
+    drop(second);
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_clean_leaves_nothing_nftables() {
+    life("nft", "nftables");
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_clean_leaves_nothing_iptables() {
+    life("ipt", "iptables");
+}
+
+#[test]
+fn a_boot_without_any_delivery_comes_up_with_the_last_good_configuration() {
+    let site = Site::new("boot", "nftables");
+    site.start("first.log").kill();
+    fs::remove_dir_all(site.path("etc")).unwrap();
+    let _second = site.start("second.log");
+    let status = site.await_status("last good copy");
+    assert!(status.contains("config.json"), "the missing file is not named: {status}");
+}
+
+#[test]
+fn credentials_that_do_not_fit_are_refused_by_name() {
+    let site = Site::new("keys", "nftables");
+    let _agent = site.start("agent.log");
+    fs::write(site.path("etc/tls/tls.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let status = site.await_status("credentials in");
+    assert!(status.contains("\"generation\":3"), "{status}");
+}
+
+#[test]
+fn check_tells_good_from_bad() {
+    let site = Site::new("check", "auto");
+    let config = site.path("etc/config.json");
+    let check = || Command::new(AGENT).arg("check").arg(&config).output().unwrap();
+    assert!(good(check()).contains("good: here.edge (generation 3, 1 peers, 1 Services)"));
+    fs::write(&config, CONFIG.replace("10.96.0.0/16", "10.96.0.0/40")).unwrap();
+    let bad = check();
+    assert!(!bad.status.success());
+    let text = String::from_utf8(bad.stderr).unwrap();
+    assert!(text.contains("config.json: peers[0].prefixes[0]: \"10.96.0.0/40\" is not a network"), "{text}");
+}
