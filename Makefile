@@ -29,6 +29,7 @@ unit:
 	$(CARGO) test --locked --workspace
 
 interop: build
+	$(CARGO) build --locked --release -p selvedge-ike --example ikectl
 	$(BIN)/selvedge-lab interop
 
 lab-test: build

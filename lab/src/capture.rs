@@ -1,32 +1,57 @@
-//! A capture by `tcpdump` to a file, and what is in it.
+//! A capture by `tcpdump`, and what is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::net::netdevice::name_to_index;
 use rustix::process::Signal;
 
 use crate::netns::{Netns, kill};
 use crate::server::MARKER;
+
+/// Stands in the packet that is sent last: once it is seen, so is everything before it.
+const END: &[u8] = b"selvedge-lab-end-of-capture";
 
 /// A running capture.
 #[derive(Debug)]
 pub struct Capture {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
-    path: PathBuf,
+    reader: Option<JoinHandle<Result<Verdict>>>,
+    ended: Receiver<()>,
+    device: UdpSocket,
+    all_nodes: SocketAddrV6,
 }
 
 impl Capture {
-    /// Starts and waits until packets are really taken.
+    /// Starts and waits until packets are really taken. They are also written to `path`, for reading by people.
     pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
         let mut command = ns.command("tcpdump");
-        command.args(["-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-i", device, "-w"]).arg(path);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        // Immediately, so that nothing waits in a buffer; and only so much of each packet that many fit into the ring.
+        command.args([
+            "--immediate-mode",
+            "-n",
+            "-U",
+            "-s",
+            "4096",
+            "-B",
+            "16384",
+            "-Z",
+            "root",
+            "-i",
+            device,
+            "-w",
+            "-",
+        ]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);
         let mut said = String::new();
         while !said.contains("listening on") {
@@ -34,19 +59,33 @@ impl Capture {
                 bail!("tcpdump: {}", said.trim());
             }
         }
-        Ok(Self { child, stderr, path: path.to_owned() })
+        let (socket, index) = ns.enter(|| {
+            let socket = UdpSocket::bind("[::]:0")?;
+            let index = name_to_index(&socket, device)?;
+            Ok((socket, index))
+        })?;
+        let output = child.stdout.take().context("output of tcpdump")?;
+        let (copy, (tell, ended)) = (File::create(path)?, channel());
+        let reader = Some(std::thread::spawn(move || read(output, copy, &tell)));
+        let all_nodes = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 9, 0, index);
+        Ok(Self { child, stderr, reader, ended, device: socket, all_nodes })
     }
 
-    /// Ends it and reads the file.
+    /// Ends it; what it saw until now.
     pub fn stop(mut self) -> Result<Verdict> {
+        self.device.send_to(END, self.all_nodes).context("send the last packet")?;
+        let seen = self.ended.recv_timeout(Duration::from_secs(10));
         kill(self.child.id(), Signal::INT);
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;
         self.child.wait()?;
+        let verdict = self.reader.take().map(JoinHandle::join);
         ensure!(said.contains("\n0 packets dropped by kernel"), "tcpdump lost packets: {}", said.trim());
-        let mut bytes = Vec::new();
-        File::open(&self.path)?.read_to_end(&mut bytes)?;
-        Verdict::of(&bytes)
+        seen.context("the last packet was not captured")?;
+        match verdict {
+            Some(Ok(verdict)) => verdict,
+            _ => bail!("the reader of tcpdump panicked"),
+        }
     }
 }
 
@@ -59,6 +98,38 @@ impl Drop for Capture {
     }
 }
 
+/// Reads a pcap file of Ethernet frames in this machine's byte order as it grows.
+fn read(output: ChildStdout, mut copy: impl Write, ended: &Sender<()>) -> Result<Verdict> {
+    let mut input = BufReader::new(output);
+    let mut head = [0; 24];
+    input.read_exact(&mut head).context("head of the capture")?;
+    copy.write_all(&head)?;
+    ensure!(word(&head, 0) == Some(0xa1b2_c3d4), "not a pcap file");
+    ensure!(word(&head, 20) == Some(1), "not a capture of Ethernet frames");
+    let mut verdict = Verdict::default();
+    let mut head = [0; 16];
+    loop {
+        match input.read_exact(&mut head) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(verdict),
+            other => other?,
+        }
+        let mut frame = vec![0; word(&head, 8).unwrap_or_default() as usize];
+        input.read_exact(&mut frame).context("capture ends within a packet")?;
+        copy.write_all(&head)?;
+        copy.write_all(&frame)?;
+        if frame.windows(END.len()).any(|window| window == END) {
+            // Nobody may wait for it any more.
+            let _ = ended.send(());
+        } else {
+            verdict.add(&frame);
+        }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
 /// What a capture holds.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -69,8 +140,8 @@ pub struct Verdict {
     fragments: BTreeMap<(IpAddr, IpAddr, u16), String>,
 }
 
-/// Kinds that may stand on a wire between sites.
-const SEALED: [&str; 5] = ["ARP", "ND", "UDP 500", "UDP 4500", "ESP"];
+/// Kinds that may stand on a wire between sites. `ICMP` is that about one of the others: nobody listens there.
+const SEALED: [&str; 6] = ["ARP", "ND", "UDP 500", "UDP 4500", "ESP", "ICMP"];
 
 impl Verdict {
     /// Packets of a kind that ought not to be there, `expected` hosts apart.
@@ -94,21 +165,6 @@ impl Verdict {
             parts.push(format!("{others} others"));
         }
         parts.join(", ")
-    }
-
-    /// Reads a pcap file of Ethernet frames in this machine's byte order.
-    fn of(file: &[u8]) -> Result<Self> {
-        let word = |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(file.get(at..at + 4)?.try_into().ok()?)) };
-        ensure!(word(0) == Some(0xa1b2_c3d4), "not a pcap file");
-        ensure!(word(20) == Some(1), "not a capture of Ethernet frames");
-        let mut verdict = Self::default();
-        let mut at = 24;
-        while let Some(length) = word(at + 8) {
-            let frame = file.get(at + 16..at + 16 + length as usize).context("capture ends within a packet")?;
-            verdict.add(frame);
-            at += 16 + length as usize;
-        }
-        Ok(verdict)
     }
 
     fn add(&mut self, frame: &[u8]) {
@@ -173,6 +229,18 @@ fn transport(segment: &[u8], protocol: u8, from: IpAddr, to: IpAddr) -> Option<S
             }
         }
         6 => format!("TCP {from} > {to}"),
+        // Destination unreachable, and what came with it.
+        1 if segment.first() == Some(&3) && segment.get(8).is_some_and(|version| version >> 4 == 4) => {
+            let inner = segment.get(8..)?;
+            let address = |at: usize| -> Option<IpAddr> {
+                Some(Ipv4Addr::from(<[u8; 4]>::try_from(inner.get(at..at + 4)?).ok()?).into())
+            };
+            let payload = inner.get(usize::from(inner[0] & 15) * 4..)?;
+            match transport(payload, *inner.get(9)?, address(12)?, address(16)?)? {
+                kind if SEALED.contains(&kind.as_str()) => "ICMP".to_owned(),
+                kind => format!("ICMP about {kind}"),
+            }
+        }
         1 | 58 => format!("ICMP type {} {from} > {to}", segment.first()?),
         other => format!("IP protocol {other} {from} > {to}"),
     })
@@ -205,6 +273,20 @@ mod tests {
         assert_eq!(verdict.plain_text(&[]), ["TCP 192.0.2.1 > 192.0.2.2"]);
         assert!(verdict.plain_text(&["192.0.2.1"]).is_empty());
         assert_eq!(verdict.summary(), "2 UDP 4500, 1 ESP, 2 others");
+    }
+
+    #[test]
+    fn errors_are_as_good_as_what_they_are_about() {
+        let about = |protocol: u8| {
+            let mut icmp = vec![3, 3, 0, 0, 0, 0, 0, 0];
+            icmp.extend(&frame(protocol, 0, &[0x11, 0x94, 0x11, 0x94, 0, 8, 0, 0])[14..]);
+            frame(1, 0, &icmp)
+        };
+        let mut verdict = Verdict::default();
+        verdict.add(&about(17));
+        assert!(verdict.unexpected(&[]).is_empty(), "{:?}", verdict.kinds);
+        verdict.add(&about(6));
+        assert_eq!(verdict.unexpected(&[]).into_iter().collect::<Vec<_>>(), ["ICMP about TCP 192.0.2.1 > 192.0.2.2"]);
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
+use crate::netns::kill;
 use crate::node::{Node, Role};
 use crate::programs::{self, Folders, Program, Status, wait};
 use crate::router::LinkQuality;
@@ -66,10 +68,7 @@ impl Fabric {
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
         let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
         let output = lab.dir.join("out");
-        let master = lab.node("master")?;
-        let [from, to] = [&manifests.dir, &output].map(|path| path.to_string_lossy());
-        let mut operator =
-            Program::start(&master.ns, &lab.dir, "selvedge-operator", &["run", "--manifests", &from, "--out", &to])?;
+        let mut operator = operate(&lab, &manifests, &output)?;
         for node in &lab.nodes {
             let config = Folders::of(node, &output).config;
             wait(&format!("configuration of {}", node.name), STEP, || {
@@ -144,10 +143,61 @@ impl Fabric {
         Ok(())
     }
 
+    /// Kills the process that holds a node's sockets and user-space tunnels.
+    pub fn kill_keeper(&self, node_name: &str) -> Result<()> {
+        let ns = &self.lab.node(node_name)?.ns;
+        let is_keeper = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
+        };
+        let keeper = ns.processes()?.into_iter().find(is_keeper);
+        kill(keeper.with_context(|| format!("no keeper on {node_name}"))?, Signal::KILL);
+        Ok(())
+    }
+
+    /// Starts the operator (again).
+    pub fn start_operator(&mut self) -> Result<()> {
+        self.operator = operate(&self.lab, &self.manifests, &self.output)?;
+        Ok(())
+    }
+
+    /// Waits until all tunnels of a node are up, by keys that its present program has negotiated.
+    pub fn await_keyed(&self, node_name: &str) -> Result<()> {
+        self.await_status(node_name, "tunnels with new keys", |status| {
+            for peer in status.tunnels() {
+                let reason = peer.last_error.as_deref().unwrap_or("no reason given");
+                ensure!(peer.state == "up" && peer.cipher.is_some(), "{} is {}: {reason}", peer.name, peer.state);
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until every program runs on the newest configuration and every tunnel is up.
+    pub fn await_calm(&mut self) -> Result<()> {
+        self.operator.check()?;
+        for node in &self.lab.nodes {
+            let program = self.programs.get_mut(&node.name);
+            program.with_context(|| format!("nothing runs on {}", node.name))?.check()?;
+            let config = self.folders(node).config;
+            self.await_status(&node.name, "the newest configuration", |status| {
+                let written: Value = serde_json::from_str(&std::fs::read_to_string(&config)?)?;
+                in_force(&written, status)
+            })?;
+            self.await_keyed(&node.name)?;
+        }
+        Ok(())
+    }
+
     /// Pings every 10 ms from the first pod of a node to that of another.
     pub fn traffic(&self, from: &str, to: &str) -> Result<Traffic> {
         let (from, to) = (self.lab.place(Net::Pod, from)?, self.lab.place(Net::Pod, to)?);
         Traffic::start(from.ns, to.address(true)?, Duration::from_millis(10))
+    }
+
+    /// As [`Fabric::traffic`], whether anybody answers or not.
+    pub fn attempts(&self, from: &str, to: &str) -> Result<Traffic> {
+        let (from, to) = (self.lab.place(Net::Pod, from)?, self.lab.place(Net::Pod, to)?);
+        Traffic::attempt(from.ns, to.address(true)?, Duration::from_millis(10))
     }
 
     /// Waits until every tunnel is up on both ends and notes how long each took since `started`.
@@ -195,13 +245,7 @@ impl Fabric {
                 let served = |s: &&Value| s["ports"][0]["endpoints"].as_array().is_some_and(|e| !e.is_empty());
                 let count = services.filter(served).count();
                 ensure!(count == expected, "{count} of {expected} Services have endpoints in the configuration");
-                let status = programs::status(node, &folders)?;
-                if let Some(error) = status.config.error {
-                    bail!("{error}");
-                }
-                let (written, read) = (config["generation"].as_u64(), status.config.generation);
-                ensure!(written == Some(read), "generation {written:?} is written, {read} is in force");
-                Ok(())
+                in_force(&config, &programs::status(node, &folders)?)
             })?;
         }
         Ok(())
@@ -212,4 +256,19 @@ impl Fabric {
         let programs = self.programs.values().map(Program::log_tail);
         std::iter::once(self.operator.log_tail()).chain(programs).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn operate(lab: &Lab, manifests: &Manifests, output: &Path) -> Result<Program> {
+    let [from, to] = [&manifests.dir, output].map(Path::to_string_lossy);
+    let arguments = ["run", "--manifests", &from, "--out", &to];
+    Program::start(&lab.node("master")?.ns, &lab.dir, "selvedge-operator", &arguments)
+}
+
+fn in_force(config: &Value, status: &Status) -> Result<()> {
+    if let Some(error) = &status.config.error {
+        bail!("{error}");
+    }
+    let (written, read) = (config["generation"].as_u64(), status.config.generation);
+    ensure!(written == Some(read), "generation {written:?} is written, {read} is in force");
+    Ok(())
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod baseline;
+mod bench;
 mod capture;
 mod cni;
 mod demo;
@@ -12,6 +13,7 @@ mod exec;
 mod extra;
 mod fabric;
 mod guest;
+mod interop;
 mod iptables;
 mod manifests;
 mod matrix;
@@ -81,6 +83,10 @@ enum Verb {
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
+    Interop,
+    /// Throughput, latency, CPU and memory beside other user-space tunnels.
+    Bench(bench::Options),
     /// Remove what killed runs left behind.
     Clean,
 }
@@ -107,6 +113,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Interop => interop::run(),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {
             for name in netns::remove_leftovers() {
                 println!("removed {name}");

@@ -91,10 +91,20 @@ impl Manifests {
         let manifests = Self { dir: lab.dir.join("manifests") };
         std::fs::create_dir_all(&manifests.dir)?;
         manifests.write("cluster.yaml", &[cluster(datapath, firewall)])?;
-        manifests.write("community.yaml", &[community()])?;
-        manifests.write("nodes.yaml", &lab.nodes.iter().map(node).collect::<Vec<_>>())?;
+        manifests.write_community(&["beijing.edge-1", "beijing.edge-2"])?;
+        manifests.write_nodes(lab)?;
         manifests.write("services.yaml", &SERVICES.iter().map(service).collect::<Vec<_>>())?;
         Ok(manifests)
+    }
+
+    /// Writes the nodes with the addresses they have now.
+    pub fn write_nodes(&self, lab: &Lab) -> Result<()> {
+        self.write("nodes.yaml", &lab.nodes.iter().map(node).collect::<Vec<_>>())
+    }
+
+    /// Writes who is joined with whom.
+    pub fn write_community(&self, members: &[&str]) -> Result<()> {
+        self.write("community.yaml", &[community(members)])
     }
 
     /// Writes the endpoints, as they are now.
@@ -140,10 +150,10 @@ fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
     })
 }
 
-fn community() -> Value {
+fn community(members: &[&str]) -> Value {
     json!({
         "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": "workshop"},
-        "spec": {"members": ["beijing.edge-1", "beijing.edge-2"]},
+        "spec": {"members": members},
     })
 }
 

@@ -97,6 +97,11 @@ impl Netns {
         })
     }
 
+    /// What runs inside.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        processes(&self.name)
+    }
+
     /// Writes sysctl keys (with slashes) of the namespace; a key that this kernel does not have is an error.
     pub fn sysctl(&self, keys: &[(&str, &str)]) -> Result<()> {
         self.enter(|| {
@@ -156,12 +161,13 @@ fn listed() -> Vec<String> {
 
 fn remove(name: &str) {
     // Sockets and devices of a process keep the namespace alive after its name is gone.
-    if let Ok(pids) = exec::run(Command::new("ip").args(["netns", "pids", name])) {
-        for pid in pids.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()) {
-            kill(pid, Signal::KILL);
-        }
-    }
+    processes(name).unwrap_or_default().into_iter().for_each(|pid| kill(pid, Signal::KILL));
     let _ = netns::delete(name);
+}
+
+fn processes(name: &str) -> Result<Vec<u32>> {
+    let pids = exec::run(Command::new("ip").args(["netns", "pids", name]))?;
+    Ok(pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Sends a signal to one process.

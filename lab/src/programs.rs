@@ -75,6 +75,7 @@ impl Drop for Program {
 
 /// What `status --json` says.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
     /// `kernel` or `user`.
     pub datapath: String,
@@ -88,6 +89,32 @@ pub struct Status {
     /// Callers that were turned away.
     #[serde(default)]
     pub refused: Vec<Refusal>,
+    /// Packets dropped for a reason that concerns no single peer.
+    #[serde(default)]
+    pub drops: Vec<Drops>,
+    /// When the node's certificate ends, in seconds since 1970.
+    pub certificate_not_after: Option<u64>,
+}
+
+impl Status {
+    /// One other end.
+    pub fn peer(&self, name: &str) -> Result<&PeerStatus> {
+        self.peers.iter().find(|peer| peer.name == name).with_context(|| format!("no peer {name}"))
+    }
+
+    /// The other ends of tunnels.
+    pub fn tunnels(&self) -> impl Iterator<Item = &PeerStatus> {
+        self.peers.iter().filter(|peer| peer.via == "tunnel")
+    }
+}
+
+/// A counter of dropped packets.
+#[derive(Debug, Deserialize)]
+pub struct Drops {
+    /// Why, in words.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
 }
 
 /// The configuration in force, and what was wrong with the newest one.
@@ -109,6 +136,8 @@ pub struct PeerStatus {
     pub via: String,
     /// `up`, `connecting`, `down` or `refused`.
     pub state: String,
+    /// Cipher of the pair in use; absent if an earlier run of the program keyed it.
+    pub cipher: Option<String>,
     /// Packets dropped because they were not from the peer's networks.
     #[serde(default)]
     pub dropped_in: u64,
@@ -122,7 +151,7 @@ pub struct Refusal {
     /// Its address.
     pub remote: String,
     /// Who it said it was.
-    pub claimed: String,
+    pub claimed: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -200,7 +229,7 @@ pub fn wait<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -> Resu
 }
 
 /// The program beside this one, or in `$SELVEDGE_BIN_DIR`.
-fn find(program: &str) -> Result<PathBuf> {
+pub fn find(program: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("SELVEDGE_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => std::env::current_exe()?.parent().context("folder of this program")?.to_owned(),

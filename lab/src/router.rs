@@ -26,8 +26,9 @@ impl Wan {
     /// Makes 203.0.113.0/24 and 2001:db8::/64 with the gateway at .1.
     pub fn create() -> Result<Self> {
         let ns = Netns::create("wan")?;
+        // A bridge that snoops joins groups of its own, and IGMP stands on the wire.
         ns.ip(&format!(
-            "link add wan type bridge
+            "link add wan type bridge mcast_snooping 0
              link set wan up
              address add 203.0.113.1/24 dev wan
              address add 2001:db8::1/64 dev wan
@@ -69,7 +70,7 @@ impl Router {
         ns.sysctl(&[("net/ipv4/ip_forward", "1")])?;
         let addresses: String = inside.iter().map(|a| format!("address add {a} dev lan0\n")).collect();
         ns.ip(&format!(
-            "link add lan0 type bridge
+            "link add lan0 type bridge mcast_snooping 0
              link set lan0 up
              {addresses}
              link set {UPLINK} up"

@@ -10,7 +10,7 @@ use crate::exec;
 use crate::netns::Netns;
 
 /// What is asked, without counters and without what changes by itself.
-const QUESTIONS: [(&str, &str); 13] = [
+const QUESTIONS: [(&str, &str); 14] = [
     ("rules", "ip rule"),
     ("rules of IPv6", "ip -6 rule"),
     ("routes", "ip route show table all"),
@@ -23,6 +23,7 @@ const QUESTIONS: [(&str, &str); 13] = [
     ("iptables", "iptables-save"),
     ("iptables of IPv6", "ip6tables-save"),
     ("legacy iptables", "iptables-legacy-save"),
+    ("legacy iptables of IPv6", "ip6tables-legacy-save"),
     ("ipset", "ipset save"),
 ];
 

@@ -22,6 +22,11 @@ impl Report {
         Self { passed: 0, failed: Vec::new(), colour, start: Instant::now() }
     }
 
+    /// How many rows have failed.
+    pub fn failed(&self) -> usize {
+        self.failed.len()
+    }
+
     /// A headline.
     pub fn title(&self, text: &str) {
         println!("\n{}", self.paint("1", text));

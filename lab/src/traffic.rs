@@ -32,6 +32,13 @@ struct Replies {
 impl Traffic {
     /// Starts, and waits for the first reply.
     pub fn start(from: &Netns, to: IpAddr, interval: Duration) -> Result<Self> {
+        let traffic = Self::attempt(from, to, interval)?;
+        traffic.await_replies(1)?;
+        Ok(traffic)
+    }
+
+    /// Starts, whether anybody answers or not.
+    pub fn attempt(from: &Netns, to: IpAddr, interval: Duration) -> Result<Self> {
         let mut command = Command::new("ping");
         command.args(["-n", "-i", &interval.as_secs_f64().to_string(), &to.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -42,9 +49,7 @@ impl Traffic {
             let replies = Arc::clone(&replies);
             move || replies.read(output)
         }));
-        let traffic = Self { child, replies, reader, to };
-        traffic.await_replies(1)?;
-        Ok(traffic)
+        Ok(Self { child, replies, reader, to })
     }
 
     /// Waits for so many further replies.

@@ -112,7 +112,8 @@ impl FromIterator<(DropReason, u64)> for Drops {
     fn from_iter<I: IntoIterator<Item = (DropReason, u64)>>(counts: I) -> Self {
         let mut drops = Drops::default();
         for (reason, count) in counts {
-            drops.0[reason as usize] += count;
+            let total = &mut drops.0[reason as usize];
+            *total = total.saturating_add(count);
         }
         drops
     }

@@ -111,7 +111,7 @@ pub(crate) fn answer(
     child.replaces = old;
     // Without an old pair there is nothing to lose by sending at once.
     child.send = old.is_none();
-    let switch_at = old.map(|_| ctx.now.mono + ctx.config.timers.switch_delay);
+    let switch_at = old.map(|_| ctx.now.mono.saturating_add(ctx.config.timers.switch_delay));
     announce(sa, ctx, child, switch_at);
     if let Some(old) = old {
         match sa.exchange.pending_mut().map(|pending| &mut pending.request) {
@@ -161,7 +161,7 @@ fn announce(sa: &mut IkeSa, ctx: &mut Ctx<'_>, child: Child, switch_at: Option<D
 
 /// The peer is to delete this one.
 fn replaced(sa: &mut IkeSa, ctx: &Ctx<'_>, spi_in: u32) {
-    let until = ctx.now.mono + peer_grace(ctx);
+    let until = peer_grace(ctx);
     if let Some(child) = sa.child_mut(spi_in) {
         child.state = ChildState::Replaced(until);
     }

@@ -122,7 +122,7 @@ impl Default for Timers {
             backoff_first: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(30),
             nat_keepalive: Duration::from_secs(20),
-            suspicion: Duration::from_secs(10),
+            suspicion: Duration::from_secs(2),
         }
     }
 }

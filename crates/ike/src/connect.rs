@@ -85,7 +85,7 @@ impl Endpoint {
         let round_over = entry.candidate == 0;
         let pause =
             if round_over { entry.backoff(&self.config.timers, |most| jitter(crypto, most)) } else { Duration::ZERO };
-        entry.retry_at = Some(now.mono + pause);
+        entry.retry_at = Some(now.mono.saturating_add(pause));
         if round_over {
             // A mere suspicion, or a single call, is not pursued.
             entry.suspected = false;
@@ -138,7 +138,8 @@ impl Endpoint {
     }
 }
 
-/// Whether the current IKE SA was made with other traffic selectors or from another address of ours.
+/// Whether the current IKE SA was made with other traffic selectors, from another address of ours, or with an address
+/// that the peer no longer has.
 fn outdated(sa: &IkeSa, entry: &PeerEntry) -> bool {
     let selectors = sa.peer.as_ref().is_some_and(|made_with| {
         made_with.local_ts != entry.config.local_ts || made_with.remote_ts != entry.config.remote_ts
@@ -146,12 +147,21 @@ fn outdated(sa: &IkeSa, entry: &PeerEntry) -> bool {
     let address = entry.local.is_some_and(|local| {
         local.is_ipv4() == sa.path.remote.is_ipv4() && sa.path.local.is_some_and(|ip| ip != local)
     });
-    selectors || address
+    selectors || address || withdrawn(sa, entry)
+}
+
+/// Whether the peer was at a configured address that its configuration has replaced by others. A peer behind a NAT may
+/// be at any other.
+fn withdrawn(sa: &IkeSa, entry: &PeerEntry) -> bool {
+    let (remote, now) = (&sa.path.remote, &entry.config.remotes);
+    let before = sa.peer.as_ref().is_some_and(|made_with| made_with.remotes.contains(remote));
+    entry.config.initiate && before && !now.is_empty() && !now.contains(remote)
 }
 
 /// Where the peer may be, the likeliest first.
 fn candidates(entry: &PeerEntry, current: Option<&IkeSa>) -> Vec<SocketAddr> {
     let mut candidates: Vec<SocketAddr> = Vec::new();
+    let current = current.filter(|sa| !withdrawn(sa, entry));
     let known = current.map(|sa| sa.path.remote).into_iter().chain(entry.called);
     for remote in known.chain(entry.config.remotes.iter().copied()) {
         if !candidates.contains(&remote) {

@@ -5,10 +5,11 @@ use std::fmt;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::{Crypto, public_key};
 use crate::der;
+use crate::validity;
 
 /// A certificate chain with its private key (ECDSA P-256), and certificate authorities.
 #[derive(Clone)]
@@ -90,9 +91,15 @@ impl Credentials {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| CredentialError::Unreadable(format!("{what}: {error}")))
         };
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| CredentialError::Key)?;
-        let key = Zeroizing::new(key.secret_pkcs8_der().to_vec());
+        let mut parsed = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| CredentialError::Key)?;
+        let key = Zeroizing::new(parsed.secret_pkcs8_der().to_vec());
+        parsed.zeroize();
         Self::new(certificates(chain, "our certificate")?, key, certificates(trust, "certificate authorities")?)
+    }
+
+    /// When our certificate ends, in seconds since 1970.
+    pub fn not_after(&self) -> Option<u64> {
+        self.chain.first().and_then(|leaf| validity::not_after(leaf))
     }
 
     /// Certificates to send, ours first.

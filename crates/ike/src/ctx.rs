@@ -50,6 +50,8 @@ pub(crate) enum Signal {
     Confirmed(u64),
     /// The IKE SA with this SPI of ours lost a collision; the peer is to delete it.
     Redundant(u64),
+    /// The peer has lost the IKE SA with this SPI of ours, and its pairs are no longer needed.
+    Superseded(u64),
 }
 
 pub(crate) struct Ctx<'a> {
@@ -107,7 +109,7 @@ impl Ctx<'_> {
 pub(crate) fn jitter(crypto: &dyn Crypto, most: Duration) -> Duration {
     let mut random = [0; 2];
     match crypto.random(&mut random) {
-        Ok(()) => most * u32::from(u16::from_be_bytes(random)) / u32::from(u16::MAX),
+        Ok(()) => (most / u32::from(u16::MAX)).saturating_mul(u16::from_be_bytes(random).into()),
         Err(_) => Duration::ZERO,
     }
 }

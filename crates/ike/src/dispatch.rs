@@ -40,7 +40,7 @@ impl Endpoint {
             return;
         }
         if let Some(key) = self.half_open.get(&(datagram.remote, header.spi_i)).copied() {
-            self.with_sa(now, key, |sa, ctx| sa_init::repeat(sa, ctx, datagram.remote, datagram.message));
+            self.with_sa(now, key, |sa, ctx| sa_init::repeat(sa, ctx, &datagram));
             return;
         }
         if self.half_open.len() >= self.config.max_half_open {

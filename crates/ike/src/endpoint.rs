@@ -183,7 +183,7 @@ impl Endpoint {
     pub fn handle_suspicion(&mut self, now: Now, peer: PeerId) {
         let pause = self.config.timers.suspicion;
         let Some(entry) = self.directory.get_mut(peer) else { return };
-        let recent = entry.suspected_at.is_some_and(|at| now.mono < at + pause);
+        let recent = entry.suspected_at.is_some_and(|at| now.mono < at.saturating_add(pause));
         if entry.current.is_some() && entry.connecting.is_none() && !recent {
             entry.suspected = true;
             entry.suspected_at = Some(now.mono);

@@ -25,7 +25,7 @@ pub struct Transmit {
     pub local_port: u16,
     /// Where to.
     pub remote: SocketAddr,
-    /// The octets, without the non-ESP marker.
+    /// The octets, without the non-ESP marker. A single octet `0xff` is a NAT keepalive.
     pub payload: Vec<u8>,
     /// Put four zero octets in front (RFC 3948 section 2.2).
     pub non_esp_marker: bool,

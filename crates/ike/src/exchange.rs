@@ -11,7 +11,7 @@ pub(crate) struct Pending<R> {
     pub(crate) request: R,
     /// The message as sent; a retransmission is bit-identical.
     pub(crate) message: Vec<u8>,
-    started: Duration,
+    pub(crate) started: Duration,
     next: Duration,
     pause: Duration,
     deadline: Duration,
@@ -74,9 +74,9 @@ impl<R> Exchange<R> {
             request,
             message,
             started: now,
-            next: now + timing.first,
+            next: now.saturating_add(timing.first),
             pause: timing.first,
-            deadline: now + budget,
+            deadline: now.saturating_add(budget),
         });
     }
 
@@ -101,9 +101,9 @@ impl<R> Exchange<R> {
         if now < pending.next {
             return Due::Nothing;
         }
-        pending.pause = (pending.pause * timing.factor_percent / 100).min(timing.cap);
+        pending.pause = (pending.pause.saturating_mul(timing.factor_percent) / 100).min(timing.cap);
         // A zero pause would retransmit for ever at the same instant.
-        pending.next = now + pending.pause.max(Duration::from_millis(1));
+        pending.next = now.saturating_add(pending.pause.max(Duration::from_millis(1)));
         Due::Retransmit
     }
 

@@ -9,6 +9,7 @@ use crate::crypto::CryptoError;
 use crate::ctx::{Ctx, Signal};
 use crate::error::{CertificateFailure, Failure};
 use crate::event::Child;
+use crate::informational;
 use crate::messages::{Datagram, unreadable};
 use crate::proposal;
 use crate::sa::{IkeSa, Phase, Request};
@@ -21,6 +22,7 @@ pub(crate) struct Authenticating {
     nonce_i: Vec<u8>,
     nonce_r: Vec<u8>,
     spi_in: u32,
+    initial_contact: bool,
 }
 
 /// The initiator proves who it is and asks for the first CHILD_SA.
@@ -40,7 +42,8 @@ pub(crate) fn request(
     chain.push(payload::ID_I, |out| out.extend_from_slice(&id.body()));
     auth::emit_certs(credentials, &mut chain);
     // RFC 7296 section 2.4: only if this is our only IKE SA with the peer.
-    if ctx.directory.get(peer.id).is_none_or(|entry| entry.current.is_none()) {
+    let initial_contact = ctx.directory.get(peer.id).is_none_or(|entry| entry.current.is_none());
+    if initial_contact {
         chain.notify(notify::INITIAL_CONTACT, &[]);
     }
     auth::emit_certreq(ctx.crypto, credentials, &mut chain);
@@ -53,6 +56,7 @@ pub(crate) fn request(
         nonce_i,
         nonce_r: nonce_r.to_vec(),
         spi_in,
+        initial_contact,
     }));
     sa.send_request(ctx, Exchange::IkeAuth, &chain, Request::Handshake);
     Ok(())
@@ -70,7 +74,7 @@ pub(crate) fn answer(sa: &mut IkeSa, ctx: &mut Ctx<'_>, datagram: Datagram<'_>, 
         Err(error) => {
             let failure = Failure::Malformed { peer: datagram.remote.to_string(), error };
             let chain = unreadable(error);
-            sa.send_response(ctx, &datagram.header, tag, datagram.remote, &chain);
+            sa.send_response(ctx, &datagram, tag, &chain);
             return refuse(sa, ctx, None, failure);
         }
     };
@@ -78,12 +82,12 @@ pub(crate) fn answer(sa: &mut IkeSa, ctx: &mut Ctx<'_>, datagram: Datagram<'_>, 
         Ok(peer) => {
             sa.peer = Some(peer);
             let chain = welcome(sa, ctx, &half_open, &payloads);
-            sa.send_response(ctx, &datagram.header, tag, datagram.remote, &chain);
+            sa.send_response(ctx, &datagram, tag, &chain);
         }
         Err((claimed, failure)) => {
             let mut chain = Chain::new();
             chain.notify(notify::AUTHENTICATION_FAILED, &[]);
-            sa.send_response(ctx, &datagram.header, tag, datagram.remote, &chain);
+            sa.send_response(ctx, &datagram, tag, &chain);
             refuse(sa, ctx, claimed, failure);
         }
     }
@@ -233,6 +237,11 @@ pub(crate) fn on_response(sa: &mut IkeSa, ctx: &mut Ctx<'_>, payloads: Result<Pa
             sa.go_live(ctx);
             if let Some(child) = install(sa, ctx, agreement, state.spi_in, &state.nonce_i, &state.nonce_r, true) {
                 ctx.signals.push(Signal::Established { child: Box::new(child), initial_contact: false });
+                if state.initial_contact {
+                    // The peer may hold a pair that outlives the program here, and sends on it until it hears that we
+                    // have the new one.
+                    informational::liveness(sa, ctx);
+                }
             }
         }
         Err(failure) => give_up(sa, ctx, failure),

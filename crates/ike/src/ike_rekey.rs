@@ -91,7 +91,7 @@ pub(crate) fn answer(sa: &mut IkeSa, ctx: &mut Ctx<'_>, payloads: &Payloads<'_>)
     let keys = keys.rekeyed(ctx.crypto, chosen.suite, &shared, with);
     let mut heir = sa.successor(ctx, Role::Responder, local_spi, remote_spi, keys);
     // The peer knows it only once it has our answer.
-    heir.hold_until = Some(ctx.now.mono + peer_grace(ctx));
+    heir.hold_until = Some(peer_grace(ctx));
     ctx.signals.push(Signal::Successor(Box::new(heir)));
     match sa.exchange.pending_mut().map(|pending| &mut pending.request) {
         Some(Request::Ike(ours)) => {

@@ -114,6 +114,9 @@ mod tests {
         let cut = [&keys.sk_d, &keys.sk_ei, &keys.sk_er, &keys.sk_pi, &keys.sk_pr].map(|k| k.to_vec()).concat();
         assert_eq!(cut, all.to_vec());
         assert_eq!((keys.sk_ei.len(), keys.sk_pr.len()), (20, 32));
+        let heir = keys.rekeyed(&crypto, suite, &[6; 32], with);
+        let skeyseed = crypto.prf(Prf::HmacSha256, &keys.sk_d, &[&[[6; 32], [1; 32], [2; 32]].concat()]);
+        assert_eq!(heir.sk_d.to_vec(), prf_plus(&crypto, Prf::HmacSha256, &skeyseed, &[&seed], 32).to_vec());
         let (a, b) = keys.child(&crypto, Aead::Aes128Gcm, &[], &[1; 32], &[2; 32]);
         let keymat = prf_plus(&crypto, Prf::HmacSha256, &keys.sk_d, &[&[1; 32], &[2; 32]], 40);
         assert_eq!([a.to_vec(), b.to_vec()].concat(), keymat.to_vec());

@@ -37,10 +37,14 @@ mod natd;
 mod path;
 mod peer;
 mod proposal;
+#[cfg(test)]
+mod protocol_tests;
 mod sa;
 mod sa_init;
+mod steps;
 mod timetable;
 mod ts;
+mod validity;
 mod wire;
 
 pub use config::{Config, Now, Peer, PeerId, Retransmit, Timers};

@@ -7,7 +7,8 @@
 //!
 //! 1. While our call waits for the response to IKE_SA_INIT and the peer's call gets established, ours is dropped.
 //! 2. A call that the peer made after an IKE SA was established, and that carries INITIAL_CONTACT, proves that the peer
-//!    has lost that one: it is dropped at once, without DELETE.
+//!    has lost that one: it is dropped without DELETE. The peer's pair may have outlived its IKE SA, so ours is sent on
+//!    until the peer makes its first request on the new IKE SA, and thus has the new pair.
 //! 3. A call of ours that was made after an IKE SA was established was made to replace it: the old one is deleted.
 //! 4. Of what is left, the end whose name is the lower in byte order keeps the IKE SA whose first message it sent or saw
 //!    last, and deletes the others after a moment. The other end waits for that, and does the same only after a longer
@@ -73,12 +74,18 @@ impl Endpoint {
             Signal::Redundant(key) => {
                 self.with_sa(now, key, |sa, ctx| sa.rekeyed(ctx, None));
             }
+            Signal::Superseded(key) => {
+                self.with_sa(now, key, |sa, ctx| {
+                    sa.retire_all(ctx);
+                    sa.phase = Phase::Gone;
+                });
+            }
         }
     }
 
     fn on_established(&mut self, now: Now, key: u64, mut child: Child, initial_contact: bool) {
         let Some(sa) = self.sas.get(&key) else { return };
-        let (role, born, remote) = (sa.role, sa.born, sa.path.remote);
+        let (role, born, path) = (sa.role, sa.born, sa.path.clone());
         let Some(entry) = sa.peer_id().and_then(|id| self.directory.get_mut(id)) else {
             // The peer vanished while it was authenticated.
             self.with_sa(now, key, |sa, ctx| {
@@ -113,15 +120,27 @@ impl Endpoint {
         }
         let current = was_current.and_then(|key| self.sas.get(&key));
         child.replaces = current.and_then(IkeSa::live_child).map(|child| child.spi_in);
-        child.send = role == Role::Initiator || beside.is_empty();
-        let switch_at = (!child.send).then(|| now.mono + self.config.timers.switch_delay);
+        child.send = role == Role::Initiator || (beside.is_empty() && child.replaces.is_none());
+        let pause = if beside.is_empty() { DECIDER_PAUSE } else { self.config.timers.switch_delay };
+        let switch_at = (!child.send).then(|| now.mono.saturating_add(pause));
         let spi_in = child.spi_in;
-        if let Some(child) = self.sas.get_mut(&key).and_then(|sa| sa.child_mut(spi_in)) {
-            child.switch_at = switch_at;
+        let superseded = if child.send { Vec::new() } else { std::mem::take(&mut replaced) };
+        for lost in &superseded {
+            if let Some(lost) = self.sas.get_mut(lost) {
+                // If it still waited to be sent on, it waits in vain.
+                lost.children.iter_mut().for_each(|child| child.switch_at = None);
+                lost.supersedes.clear();
+            }
+        }
+        if let Some(sa) = self.sas.get_mut(&key) {
+            sa.supersedes = superseded;
+            if let Some(child) = sa.child_mut(spi_in) {
+                child.switch_at = switch_at;
+            }
         }
         self.out.events.push_back(Event::ChildUp { peer: id, child });
         if was_current.is_none() {
-            self.out.events.push_back(Event::PeerUp { peer: id, remote });
+            self.out.events.push_back(Event::PeerUp { peer: id, remote: path.remote });
         }
         let pause = if self.decides(id) { DECIDER_PAUSE } else { OTHER_PAUSE };
         if let Some(entry) = self.directory.get_mut(id) {
@@ -132,7 +151,11 @@ impl Endpoint {
             self.with_sa(now, other, |sa, ctx| {
                 sa.retire_all(ctx);
                 match role {
-                    Role::Initiator => sa.close(ctx),
+                    Role::Initiator => {
+                        // The old path may be no more, and the peer sends on it until it hears of the end.
+                        sa.divert(ctx, path.clone());
+                        sa.close(ctx);
+                    }
                     Role::Responder => sa.phase = Phase::Gone,
                 }
             });
@@ -190,6 +213,7 @@ impl Endpoint {
                 child.switch_at = None;
             }
             ctx.out.events.push_back(Event::ChildSend { peer: id, spi_in, spi_out });
+            sa.supersede(ctx);
         });
     }
 
@@ -217,7 +241,7 @@ impl Endpoint {
             Failure::NoAnswer { .. } => Duration::ZERO,
             _ => self.config.timers.backoff_first,
         };
-        entry.retry_at = entry.config.initiate.then_some(now.mono + pause);
+        entry.retry_at = entry.config.initiate.then_some(now.mono.saturating_add(pause));
         self.out.events.push_back(Event::PeerDown { peer: id, reason: failure.to_string() });
         self.reconcile(now, id);
     }

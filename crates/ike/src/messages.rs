@@ -62,7 +62,7 @@ impl IkeSa {
             Order::New => {}
             Order::Last => {
                 if let Some(response) = self.exchange.cached(tag).map(<[u8]>::to_vec) {
-                    self.resend(ctx, datagram.remote, response);
+                    self.resend(ctx, &datagram, response);
                 }
                 return;
             }
@@ -79,6 +79,10 @@ impl IkeSa {
             return;
         }
         self.heard(ctx, datagram.remote);
+        if !self.supersedes.is_empty() {
+            // Who asks the next thing has our response to the last one, and so the pair that came with it.
+            self.switch_now(ctx);
+        }
         let chain = match opened.payloads() {
             Err(error) => unreadable(error),
             Ok(payloads) => match datagram.header.exchange {
@@ -89,7 +93,7 @@ impl IkeSa {
                 }
             },
         };
-        self.send_response(ctx, &datagram.header, tag, datagram.remote, &chain);
+        self.send_response(ctx, &datagram, tag, &chain);
     }
 
     fn on_response(&mut self, ctx: &mut Ctx<'_>, datagram: Datagram<'_>, sealed: Sealed) {

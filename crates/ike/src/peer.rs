@@ -73,7 +73,7 @@ impl PeerEntry {
     pub(crate) fn backoff(&self, timers: &Timers, jitter: impl FnOnce(Duration) -> Duration) -> Duration {
         let doubled = 1_u32.checked_shl(self.attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = timers.backoff_first.saturating_mul(doubled).min(timers.backoff_cap);
-        pause * 3 / 4 + jitter(pause / 2)
+        (pause / 4 * 3).saturating_add(jitter(pause / 2))
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crate::child::{ChildSa, ChildState};
 use crate::child_rekey::ChildRequest;
-use crate::config::{Peer, PeerId, Timers};
+use crate::config::{Peer, PeerId};
 use crate::ctx::{Ctx, Signal};
 use crate::error::Failure;
 use crate::event::{Event, Role};
-use crate::exchange::{self, Due};
+use crate::exchange;
 use crate::ike_auth::Authenticating;
 use crate::ike_rekey::IkeRequest;
 use crate::keymat::IkeKeys;
+use crate::messages::Datagram;
 use crate::path::Path;
 use crate::sa_init::{HalfOpen, Initiating};
 use crate::wire::{self, Chain, Exchange, Header};
@@ -57,17 +58,6 @@ pub(crate) enum Request {
     Liveness,
 }
 
-/// What to ask for next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
-    DeleteIke,
-    DeleteChild(u32),
-    RekeyIke,
-    RekeyChild(u32),
-    NewChild,
-    Liveness,
-}
-
 /// The moment both ends were authenticated: in the endpoint's count of events, and monotonic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Milestone {
@@ -106,6 +96,8 @@ pub(crate) struct IkeSa {
     pub(crate) hold_until: Option<Duration>,
     /// Made by a rekey, and has not inherited the CHILD_SAs: with two rekeys at once it may never do.
     pub(crate) provisional: bool,
+    /// IKE SAs that the peer has lost, by our SPI: their pairs are used until the peer is sure to have this one's.
+    pub(crate) supersedes: Vec<u64>,
 }
 
 impl IkeSa {
@@ -143,6 +135,7 @@ impl IkeSa {
             lost_child: false,
             hold_until: None,
             provisional: false,
+            supersedes: Vec::new(),
         }
     }
 
@@ -162,7 +155,7 @@ impl IkeSa {
         heir.born = self.born;
         heir.established = self.established;
         heir.provisional = true;
-        heir.rekey_at = ctx.now.mono + lifetime(ctx, ctx.config.timers.ike_rekey);
+        heir.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);
         heir
     }
 
@@ -172,7 +165,7 @@ impl IkeSa {
         self.phase = Phase::Live;
         self.established = Some(Milestone { serial: ctx.serial(), at: now });
         self.last_inbound = now;
-        self.rekey_at = now + lifetime(ctx, ctx.config.timers.ike_rekey);
+        self.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);
     }
 
     pub(crate) fn peer_id(&self) -> Option<PeerId> {
@@ -224,24 +217,29 @@ impl IkeSa {
     }
 
     /// Answers the expected request, whose tag is `tag`, to where it came from.
-    pub(crate) fn send_response(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        request: &Header,
-        tag: [u8; 16],
-        remote: SocketAddr,
-        chain: &Chain,
-    ) {
-        let header = self.header(request.exchange, true, request.message_id);
+    pub(crate) fn send_response(&mut self, ctx: &mut Ctx<'_>, request: &Datagram<'_>, tag: [u8; 16], chain: &Chain) {
+        let header = self.header(request.header.exchange, true, request.header.message_id);
         let Some(message) = self.seal(ctx, header, chain) else { return };
         self.exchange.answer(tag, message.clone());
-        self.resend(ctx, remote, message);
+        self.resend(ctx, request, message);
+    }
+
+    /// Goes on between other addresses, with a request that waits for its response too.
+    pub(crate) fn divert(&mut self, ctx: &mut Ctx<'_>, path: Path) {
+        if self.path != path {
+            self.path = path;
+            if let Some(message) = self.exchange.pending().map(|pending| pending.message.clone()) {
+                self.transmit(ctx, message);
+            }
+        }
     }
 
     /// Sends a response to where the request, or its repetition, came from.
-    pub(crate) fn resend(&mut self, ctx: &mut Ctx<'_>, remote: SocketAddr, message: Vec<u8>) {
+    /// Sends a response between the addresses of the request or its repetition (RFC 7296 section 2.11): ours may have
+    /// changed since.
+    pub(crate) fn resend(&mut self, ctx: &mut Ctx<'_>, request: &Datagram<'_>, message: Vec<u8>) {
         self.last_outbound = ctx.now.mono;
-        let path = Path { remote, ..self.path.clone() };
+        let path = Path::answering(request.local, request.remote);
         ctx.out.transmits.push_back(path.transmit(self.peer_id(), message));
     }
 
@@ -292,112 +290,7 @@ impl IkeSa {
 
     /// It is of no more use, and the peer deletes it.
     pub(crate) fn rekeyed(&mut self, ctx: &Ctx<'_>, heir: Option<u64>) {
-        self.phase = Phase::Rekeyed { until: ctx.now.mono + peer_grace(ctx), heir };
-    }
-
-    /// Makes the next request if one is due.
-    pub(crate) fn advance(&mut self, ctx: &mut Ctx<'_>) {
-        let Some((at, step)) = self.next_step(&ctx.config.timers) else { return };
-        if at > ctx.now.mono {
-            return;
-        }
-        if self.exchange.exhausted() {
-            return self.end(ctx, Failure::Replaced);
-        }
-        match step {
-            Step::DeleteIke => crate::informational::delete_ike(self, ctx),
-            Step::DeleteChild(spi_in) => crate::informational::delete_child(self, ctx, spi_in),
-            Step::RekeyIke => crate::ike_rekey::request(self, ctx, None),
-            Step::RekeyChild(spi_in) => crate::child_rekey::request(self, ctx, Some(spi_in), None),
-            Step::NewChild => crate::child_rekey::request(self, ctx, None, None),
-            Step::Liveness => crate::informational::liveness(self, ctx),
-        }
-    }
-
-    /// The next request and its time; `None` while one is under way or there is nothing to ask for.
-    fn next_step(&self, timers: &Timers) -> Option<(Duration, Step)> {
-        if self.exchange.pending().is_some() {
-            return None;
-        }
-        match self.phase {
-            Phase::Closing { .. } => Some((Duration::ZERO, Step::DeleteIke)),
-            Phase::Live => {
-                // Until the peer deletes what it replaced, it may not know the successor.
-                let unconfirmed = self.children.iter().any(|child| matches!(child.state, ChildState::Replaced(_)));
-                let children = self.children.iter().filter_map(|child| match child.state {
-                    ChildState::Live => (!unconfirmed).then_some((child.rekey_at, Step::RekeyChild(child.spi_in))),
-                    ChildState::Replaced(until) => Some((until, Step::DeleteChild(child.spi_in))),
-                    ChildState::Closing => Some((Duration::ZERO, Step::DeleteChild(child.spi_in))),
-                });
-                let settled = !self.provisional;
-                // One end makes a lost CHILD_SA anew, not both at once.
-                let ours = self.role == Role::Initiator || self.lost_child;
-                let childless = settled && self.children.is_empty() && ours;
-                let new_child = childless.then_some((self.new_child_at, Step::NewChild));
-                let rekey = settled.then_some((self.rekey_at, Step::RekeyIke));
-                let dpd = (!timers.dpd.is_zero()).then(|| (self.last_inbound + timers.dpd, Step::Liveness));
-                let (at, step) = children.chain(new_child).chain(rekey).chain(dpd).min()?;
-                Some((at.max(self.hold_until.unwrap_or_default()), step))
-            }
-            _ => None,
-        }
-    }
-
-    pub(crate) fn next_timeout(&self, timers: &Timers) -> Option<Duration> {
-        let until = match &self.phase {
-            Phase::HalfOpen(half_open) => Some(half_open.until),
-            Phase::Rekeyed { until, .. } | Phase::Closing { until } | Phase::Lingering { until } => Some(*until),
-            Phase::Init(_) | Phase::Auth(_) | Phase::Live | Phase::Gone => None,
-        };
-        let switch = self.children.iter().filter_map(|child| child.switch_at).min();
-        let step = self.next_step(timers).map(|(at, _)| at);
-        [until, switch, step, self.exchange.timeout(), self.keepalive_at(timers)].into_iter().flatten().min()
-    }
-
-    pub(crate) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
-        let now = ctx.now.mono;
-        let over = match &self.phase {
-            Phase::HalfOpen(half_open) => half_open.until <= now,
-            Phase::Rekeyed { until, .. } | Phase::Closing { until } | Phase::Lingering { until } => *until <= now,
-            Phase::Init(_) | Phase::Auth(_) | Phase::Live | Phase::Gone => false,
-        };
-        if over {
-            self.phase = Phase::Gone;
-            return;
-        }
-        match self.exchange.due(now, &ctx.config.timers.retransmit) {
-            Due::Nothing => {}
-            Due::Retransmit => {
-                if let Some(message) = self.exchange.pending().map(|pending| pending.message.clone()) {
-                    self.transmit(ctx, message);
-                }
-            }
-            Due::GiveUp(after) => return self.end(ctx, Failure::NoAnswer { remote: self.path.remote, after }),
-        }
-        self.switch_due(ctx);
-        if self.keepalive_at(&ctx.config.timers).is_some_and(|at| at <= now) {
-            self.last_outbound = now;
-            let mut keepalive = self.path.transmit(self.peer_id(), vec![0xff]);
-            keepalive.non_esp_marker = false;
-            ctx.out.transmits.push_back(keepalive);
-        }
-        self.advance(ctx);
-    }
-
-    /// RFC 3948 section 2.3: only the end behind the NAT.
-    fn keepalive_at(&self, timers: &Timers) -> Option<Duration> {
-        let wanted = self.is_live() && self.path.nat_local && !timers.nat_keepalive.is_zero();
-        wanted.then(|| self.last_outbound + timers.nat_keepalive)
-    }
-
-    fn switch_due(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(peer) = self.peer_id() else { return };
-        for child in &mut self.children {
-            if child.switch_at.is_some_and(|at| at <= ctx.now.mono) {
-                child.switch_at = None;
-                ctx.out.events.push_back(Event::ChildSend { peer, spi_in: child.spi_in, spi_out: child.spi_out });
-            }
-        }
+        self.phase = Phase::Rekeyed { until: peer_grace(ctx), heir };
     }
 
     /// Sends on the newest pair that still waits for it.
@@ -407,7 +300,14 @@ impl IkeSa {
         if let Some(child) = self.children.iter_mut().rev().find(waiting) {
             child.switch_at = None;
             ctx.out.events.push_back(Event::ChildSend { peer, spi_in: child.spi_in, spi_out: child.spi_out });
+            self.supersede(ctx);
         }
+    }
+
+    /// Another pair is sent on now: those that the peer has lost are of no more use.
+    pub(crate) fn supersede(&mut self, ctx: &mut Ctx<'_>) {
+        let lost = std::mem::take(&mut self.supersedes);
+        ctx.signals.extend(lost.into_iter().map(Signal::Superseded));
     }
 
     pub(crate) fn child_mut(&mut self, spi_in: u32) -> Option<&mut ChildSa> {
@@ -441,18 +341,19 @@ impl IkeSa {
 
     /// When the next rekey of a CHILD_SA made now is due.
     pub(crate) fn child_rekey_at(ctx: &Ctx<'_>) -> Duration {
-        ctx.now.mono + lifetime(ctx, ctx.config.timers.child_rekey)
+        lifetime(ctx, ctx.config.timers.child_rekey)
     }
 }
 
-/// Up to a tenth less than `most`, so that the two ends, and many peers, rarely coincide.
+/// When something made now that lives for `most` is to be renewed: up to a tenth earlier, so that the two ends, and many
+/// peers, rarely coincide.
 fn lifetime(ctx: &Ctx<'_>, most: Duration) -> Duration {
-    most.saturating_sub(ctx.jitter(most / 10))
+    ctx.now.mono.saturating_add(most.saturating_sub(ctx.jitter(most / 10)))
 }
 
-/// How long the peer may take to delete what it replaced: as long as it may repeat the request that did.
+/// Until when the peer may delete what it replaced: as long as it may repeat the request that did.
 pub(crate) fn peer_grace(ctx: &Ctx<'_>) -> Duration {
-    ctx.config.timers.retransmit.budget + Duration::from_secs(5)
+    ctx.now.mono.saturating_add(ctx.config.timers.retransmit.budget).saturating_add(Duration::from_secs(5))
 }
 
 /// How long to wait before trying again what the peer could not do just now.

@@ -1,6 +1,5 @@
 //! IKE_SA_INIT, both ends (RFC 7296 sections 1.2, 2.6 and 2.7).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ pub(crate) fn call(ctx: &mut Ctx<'_>, peer: Arc<Peer>, mut path: Path, budget: D
         nonce: ctx.nonce()?,
         cookie: None,
         bounces: 0,
-        deadline: ctx.now.mono + budget,
+        deadline: ctx.now.mono.saturating_add(budget),
     };
     // A source address that is not known cannot be vouched for, so the responder will see a NAT.
     path.forced = ctx.config.force_encap || path.local.is_none();
@@ -233,7 +232,7 @@ pub(crate) fn answer(
         response: response.clone(),
         nonce_i: nonce_i.to_vec(),
         nonce_r,
-        until: ctx.now.mono + ctx.config.timers.half_open,
+        until: ctx.now.mono.saturating_add(ctx.config.timers.half_open),
     };
     let phase = Phase::HalfOpen(Box::new(half_open));
     let mut sa = IkeSa::new(ctx, Role::Responder, spi_r, header.spi_i, path, phase);
@@ -244,10 +243,10 @@ pub(crate) fn answer(
 }
 
 /// Answers the retransmission of a request that has made a half-open IKE SA.
-pub(crate) fn repeat(sa: &mut IkeSa, ctx: &mut Ctx<'_>, remote: SocketAddr, message: &[u8]) {
+pub(crate) fn repeat(sa: &mut IkeSa, ctx: &mut Ctx<'_>, datagram: &Datagram<'_>) {
     let Phase::HalfOpen(half_open) = &sa.phase else { return };
-    if half_open.request == message {
+    if half_open.request == datagram.message {
         let response = half_open.response.clone();
-        sa.resend(ctx, remote, response);
+        sa.resend(ctx, datagram, response);
     }
 }

@@ -19,6 +19,7 @@ const IFINFO: usize = 16;
 /// Attributes of `linux/if_link.h`.
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -34,6 +35,8 @@ pub struct Link {
     pub name: String,
     /// `dummy`, `tun`, `bridge`, `veth`, …; `None` for hardware and loopback.
     pub kind: Option<String>,
+    /// The bridge it is a port of.
+    pub master: Option<u32>,
     /// The largest packet in octets.
     pub mtu: u32,
     /// Switched on (`IFF_UP`).
@@ -153,6 +156,7 @@ fn parse(kind: u16, body: &[u8]) -> Option<Link> {
         index,
         name: string_from(attributes.find(IFLA_IFNAME)?),
         kind: info.find(IFLA_INFO_KIND).map(string_from),
+        master: attributes.find(IFLA_MASTER).and_then(u32_from),
         mtu: attributes.find(IFLA_MTU).and_then(u32_from).unwrap_or(0),
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
@@ -184,7 +188,9 @@ mod tests {
         });
         let link = parse(RTM_NEWLINK, request.body()).unwrap();
         assert_eq!((link.index, link.name.as_str(), link.kind.as_deref()), (7, "selvedge0", Some("tun")));
-        assert_eq!((link.mtu, link.up, link.loopback), (1400, true, false));
+        assert_eq!((link.mtu, link.up, link.loopback, link.master), (1400, true, false, None));
+        request.attribute_u32(IFLA_MASTER, 3);
+        assert_eq!(parse(RTM_NEWLINK, request.body()).unwrap().master, Some(3));
         assert_eq!(parse(RTM_NEWLINK, &request.body()[..15]), None);
         assert_eq!(parse(RTM_DELLINK, request.body()), None);
     }

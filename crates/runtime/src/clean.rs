@@ -79,13 +79,9 @@ fn cni(options: &Options) -> Result<()> {
     let kept = source::read_config(&options.state_dir.join("config.json")).ok();
     let Some(cni) = kept.and_then(|(config, _)| config.cni) else { return Ok(()) };
     remove_file(&dir.join(format!("{}.conflist", cni.network)))?;
-    let ports = Path::new("/sys/class/net").join(&cni.bridge).join("brif");
-    if fs::read_dir(ports).is_ok_and(|mut ports| ports.next().is_none()) {
-        Kernel::open()
-            .and_then(|mut kernel| kernel.delete_link(&cni.bridge))
-            .context(|| format!("remove {}", cni.bridge))?;
-    }
-    Ok(())
+    Kernel::open()
+        .and_then(|mut kernel| kernel.delete_idle_bridge(&cni.bridge))
+        .context(|| format!("remove {}", cni.bridge))
 }
 
 fn remove_file(path: &Path) -> Result<()> {

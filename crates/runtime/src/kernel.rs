@@ -81,9 +81,16 @@ impl Kernel {
         Ok(())
     }
 
-    /// Deletes a link, if it is there.
-    pub(crate) fn delete_link(&mut self, name: &str) -> Result<()> {
-        link::delete(&mut self.route, name).map(drop)
+    /// Deletes a bridge, if it is there and nothing hangs on it.
+    pub(crate) fn delete_idle_bridge(&mut self, name: &str) -> Result<()> {
+        self.refresh()?;
+        let bridge = self.links.iter().find(|l| l.name == name && l.kind.as_deref() == Some("bridge"));
+        match bridge.map(|l| l.index) {
+            Some(index) if self.links.iter().all(|l| l.master != Some(index)) => {
+                link::delete(&mut self.route, name).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the plan's parts look like in the kernel.

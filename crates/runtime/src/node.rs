@@ -72,6 +72,10 @@ impl Node {
         self.loaded.as_ref().map(|l| &l.config)
     }
 
+    pub(crate) fn certificate_not_after(&self) -> Option<u64> {
+        self.loaded.as_ref()?.credentials.as_ref()?.not_after()
+    }
+
     pub(crate) fn config_source(&self) -> &'static str {
         self.loaded.as_ref().map_or("nowhere", |l| l.source)
     }
@@ -117,9 +121,7 @@ impl Node {
 
     /// The kernel told about SAs.
     pub(crate) fn handle_kernel(&mut self, now: Now) {
-        if let Some(tunnels) = &mut self.tunnels
-            && let Err(error) = tunnels.handle_kernel(now)
-        {
+        if let Some(Err(error)) = self.tunnels.as_mut().map(|t| t.handle_kernel(now)) {
             log::warn!("{error}");
         }
     }
@@ -161,6 +163,8 @@ impl Node {
         let mut problems = Vec::new();
         self.converge(&loaded.config, &mut problems);
         self.loaded = Some(loaded);
+        // Many steps fail for one reason.
+        problems.dedup();
         for problem in problems.iter().filter(|p| !self.problems.contains(p)) {
             log::error!("{problem}");
         }
@@ -197,16 +201,22 @@ impl Node {
             config.name,
             config.peers.len()
         );
-        if let (Some(dir), Some(old)) =
-            (&self.options.cni_dir, self.loaded.as_ref().and_then(|l| l.config.cni.as_ref()))
-            && config.cni.as_ref().is_none_or(|new| new.network != old.network)
-            && let Err(error) = file::remove(dir.join(format!("{}.conflist", old.network)))
-        {
-            log::warn!("{error}");
+        let network = |config: &NodeConfig| config.cni.as_ref().map(|cni| cni.network.clone());
+        let before = self.config().and_then(network);
+        if before != network(config) {
+            self.remove_cni(before);
         }
         self.loaded = Some(loaded);
         self.start_tunnels(now);
         self.dirty = true;
+    }
+
+    fn remove_cni(&self, network: Option<String>) {
+        if let (Some(dir), Some(network)) = (&self.options.cni_dir, network) {
+            if let Err(error) = file::remove(dir.join(format!("{network}.conflist"))) {
+                log::warn!("{error}");
+            }
+        }
     }
 
     /// Starts the tunnels of the configuration in force, or tells those that run about it.
@@ -298,9 +308,8 @@ impl Node {
                 }
             }
         }
-        if let Some((_, firewall)) = &self.firewall
-            && self.written.as_ref() != Some(&plan.ruleset)
-        {
+        let changed = self.written.as_ref() != Some(&plan.ruleset);
+        if let Some((_, firewall)) = self.firewall.as_ref().filter(|_| changed) {
             match firewall.apply(&plan.ruleset) {
                 Ok(changed) => {
                     if changed {

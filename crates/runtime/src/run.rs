@@ -120,9 +120,8 @@ async fn serve(program: &Program, options: Options) -> Result<()> {
                 }
             }
             Input::Visitor(stream) => {
-                if let Ok(stream) = stream
-                    && answer(stream, program, &mut node, now).await.unwrap_or(false)
-                {
+                let Ok(stream) = stream else { continue };
+                if answer(stream, program, &mut node, now).await.unwrap_or(false) {
                     node.shutdown(now);
                     break;
                 }

@@ -20,6 +20,9 @@ pub struct Status {
     pub firewall: String,
     /// The configuration in force.
     pub config: ConfigStatus,
+    /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
+    #[serde(rename = "certificateNotAfter")]
+    pub certificate_not_after: Option<u64>,
     /// Every peer of the configuration.
     pub peers: Vec<PeerStatus>,
     /// Callers that were turned away, newest last.

@@ -30,6 +30,7 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
             status.datapath_reason = "this node has no tunnels".to_owned();
         }
     }
+    status.certificate_not_after = node.certificate_not_after();
     let Some(config) = node.config() else { return status };
     status.name = config.name.clone();
     status.role = match config.role {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::status::{PeerStatus, Status};
 
-/// Lines for a terminal.
-pub fn human(status: &Status) -> String {
+/// Lines for a terminal; `now` in seconds since 1970.
+pub fn human(status: &Status, now: u64) -> String {
     let mut out = String::new();
     let name = if status.name.is_empty() { "(no configuration yet)" } else { &status.name };
     // Writing to a String cannot fail.
@@ -16,6 +16,10 @@ pub fn human(status: &Status) -> String {
     }
     let _ = writeln!(out, "  datapath       {} ({})", status.datapath, status.datapath_reason);
     let _ = writeln!(out, "  firewall       {}", status.firewall);
+    if let Some(end) = status.certificate_not_after {
+        let left = end.checked_sub(now).map_or_else(|| "EXPIRED".to_owned(), |left| format!("valid for {}", age(left)));
+        let _ = writeln!(out, "  certificate    {left}");
+    }
     let up = status.peers.iter().filter(|p| matches!(p.state.as_str(), "up" | "routed")).count();
     let _ = writeln!(out, "  peers          {up} of {} up", status.peers.len());
     let width = status.peers.iter().map(|p| p.name.len()).max().unwrap_or(0).max(4);
@@ -84,7 +88,8 @@ fn age(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(bytes(1_250_000), "1.2 MB");
         assert_eq!(age(119), "119 s");
         assert_eq!(age(7200), "2 h");
+        assert_eq!(age(172_800), "2 days");
     }
 
     #[test]
@@ -118,9 +124,12 @@ mod tests {
         let status = Status {
             config: crate::status::ConfigStatus { error: Some("peers[0].port: 0".into()), ..Default::default() },
             peers: vec![PeerStatus { name: "a.b".into(), last_error: Some("no answer".into()), ..Default::default() }],
+            certificate_not_after: Some(1000),
             ..Default::default()
         };
-        let text = human(&status);
+        let text = human(&status, 900);
+        assert!(text.contains("certificate    valid for 100 s"), "{text}");
+        assert!(human(&status, 1001).contains("EXPIRED"));
         assert!(text.contains("REFUSED        peers[0].port: 0"), "{text}");
         assert!(text.contains("0 of 1 up") && text.contains("no answer"), "{text}");
     }

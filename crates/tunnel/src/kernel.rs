@@ -1,6 +1,6 @@
 //! The kernel's ESP as a datapath.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -24,11 +24,18 @@ pub(crate) struct Kernel {
     pub(crate) events: Monitor<xfrm::Event>,
     /// Traffic of SAs that are gone.
     past: BTreeMap<PeerId, Traffic>,
+    /// SPIs of our SAs at the last look.
+    present: BTreeSet<u32>,
 }
 
 impl Kernel {
     pub(crate) fn open() -> Result<Self> {
-        Ok(Kernel { socket: Socket::open(Protocol::Xfrm)?, events: xfrm::monitor()?, past: BTreeMap::new() })
+        Ok(Kernel {
+            socket: Socket::open(Protocol::Xfrm)?,
+            events: xfrm::monitor()?,
+            past: BTreeMap::new(),
+            present: BTreeSet::new(),
+        })
     }
 
     /// Adds the inbound SA, and the outbound one if it is to be used at once.
@@ -85,8 +92,10 @@ impl Kernel {
     /// Traffic of every peer, SAs that are gone included, and packets each refused (replayed or forged).
     pub(crate) fn traffic(&mut self) -> Result<BTreeMap<PeerId, (Traffic, u64)>> {
         let mut sum: BTreeMap<PeerId, (Traffic, u64)> = self.past.iter().map(|(id, t)| (*id, (*t, 0))).collect();
+        self.present.clear();
         for sa in xfrm::list_sas(&mut self.socket)? {
             let Some(peer) = ids::peer_of(sa.reqid) else { continue };
+            self.present.insert(sa.spi);
             let (traffic, refused) = sum.entry(peer).or_default();
             if inbound(&sa) {
                 traffic.add(Traffic { bytes_in: sa.bytes, packets_in: sa.packets, ..Traffic::default() });
@@ -97,6 +106,11 @@ impl Kernel {
             }
         }
         Ok(sum)
+    }
+
+    /// Whether both SAs of a pair were there when [`Kernel::traffic`] looked last.
+    pub(crate) fn has(&self, pair: &Pair) -> bool {
+        [pair.spi_in, pair.spi_out].iter().all(|spi| self.present.contains(spi))
     }
 
     /// The pairs an earlier run left. Both halves of a pair were added together, so the order of age joins them; the

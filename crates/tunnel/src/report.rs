@@ -84,7 +84,7 @@ impl Tunnels {
             peers,
             refused: self.refused().cloned().collect(),
             drops: self.drops()?,
-            problems: self.problems().map(str::to_owned).collect(),
+            problems: self.problems(now).map(str::to_owned).collect(),
         })
     }
 

@@ -26,6 +26,9 @@ const MAX_REFUSED: usize = 16;
 /// How often a peer that is sent to and does not answer is looked for.
 const SILENCE_CHECK: Duration = Duration::from_secs(2);
 
+/// What failed is a problem for this long, unless it fails again: much is done once more a little later, and succeeds.
+const CURRENT: Duration = Duration::from_secs(60);
+
 /// A keeper that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,7 +61,8 @@ pub struct Tunnels {
     paths_changed: bool,
     silence_at: Option<Duration>,
     counters: Counters,
-    problems: BTreeSet<String>,
+    /// When each was last seen.
+    problems: BTreeMap<String, Duration>,
 }
 
 #[derive(Default)]
@@ -106,7 +110,7 @@ impl Tunnels {
             paths_changed: true,
             silence_at: None,
             counters: Counters::default(),
-            problems: BTreeSet::new(),
+            problems: BTreeMap::new(),
         };
         tunnels.set_peers(now, config)?;
         tunnels.take_over(now)?;
@@ -213,9 +217,7 @@ impl Tunnels {
     pub fn shutdown(mut self, now: Now) {
         self.endpoint.shutdown(now);
         self.drain(now);
-        if let Some(kernel) = &mut self.kernel
-            && let Err(error) = kernel.flush()
-        {
+        if let Some(Err(error)) = self.kernel.as_mut().map(Kernel::flush) {
             log::warn!("{error}");
         }
         drop(self.keeper);
@@ -260,8 +262,8 @@ impl Tunnels {
         for id in gone {
             let pairs = self.peers.remove(&id).map(|peer| peer.pairs).unwrap_or_default();
             for pair in pairs {
-                self.remove_outbound(id, &pair);
-                self.remove_inbound(id, &pair);
+                self.remove_outbound(now, id, &pair);
+                self.remove_inbound(now, id, &pair);
             }
         }
         self.ids.retain(|name| names.contains(name));
@@ -282,8 +284,8 @@ impl Tunnels {
                 }
             } else {
                 for pair in pairs {
-                    self.remove_outbound(id, &pair);
-                    self.remove_inbound(id, &pair);
+                    self.remove_outbound(now, id, &pair);
+                    self.remove_inbound(now, id, &pair);
                 }
             }
         }
@@ -338,7 +340,7 @@ impl Tunnels {
             }
             Report::Esp(EspEvent::SoftLimit { peer, .. }) => self.endpoint.rekey_child(now, PeerId(peer)),
             Report::Esp(EspEvent::UnknownSpi { spi, remote }) => self.endpoint.handle_unknown_spi(now, remote, spi),
-            Report::Refused { reason } => self.problem(format!("the keeper: {reason}")),
+            Report::Refused { reason } => self.problem(now, format!("the keeper: {reason}")),
             Report::Counters { drops, peers, more } => {
                 let counters = &mut self.counters;
                 if counters.complete {
@@ -359,6 +361,11 @@ impl Tunnels {
     fn drain(&mut self, now: Now) {
         loop {
             let mut idle = true;
+            // Events first: the peer may use a new pair as soon as it has our answer.
+            while let Some(event) = self.endpoint.poll_event() {
+                idle = false;
+                self.event(now, event);
+            }
             while let Some(transmit) = self.endpoint.poll_transmit() {
                 idle = false;
                 let request = Request::SendIke(SendIke {
@@ -371,10 +378,6 @@ impl Tunnels {
                 if let Err(error) = self.keeper.send(&request) {
                     log::debug!("send IKE: {error}");
                 }
-            }
-            while let Some(event) = self.endpoint.poll_event() {
-                idle = false;
-                self.event(now, event);
             }
             if idle {
                 break;
@@ -406,7 +409,7 @@ impl Tunnels {
             None => self.keeper.send(&Request::Install(install(id, &child))).map_err(|e| e.to_string()),
         };
         if let Err(error) = installed {
-            self.problem(format!("{}: {error}", self.name(id)));
+            self.problem(now, format!("{}: {error}", self.name(id)));
             return;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -436,7 +439,7 @@ impl Tunnels {
         };
         match done {
             Ok(()) => self.sending(now, id, spi_in),
-            Err(error) => self.problem(format!("{}: {error}", self.name(id))),
+            Err(error) => self.problem(now, format!("{}: {error}", self.name(id))),
         }
     }
 
@@ -457,7 +460,7 @@ impl Tunnels {
             ended.push(pair.clone());
         }
         for pair in ended {
-            self.remove_outbound(id, &pair);
+            self.remove_outbound(now, id, &pair);
             self.paths_changed = true;
         }
     }
@@ -474,27 +477,27 @@ impl Tunnels {
             });
         }
         for (id, pair) in ended {
-            self.remove_inbound(id, &pair);
+            self.remove_inbound(now, id, &pair);
         }
     }
 
-    fn remove_outbound(&mut self, id: PeerId, pair: &Pair) {
+    fn remove_outbound(&mut self, now: Now, id: PeerId, pair: &Pair) {
         let removed = match &mut self.kernel {
             Some(kernel) => kernel.remove_outbound(id, pair).map_err(|e| e.to_string()),
             None => self.keeper.send(&Request::RemoveOutbound { spi_in: pair.spi_in }).map_err(|e| e.to_string()),
         };
         if let Err(error) = removed {
-            self.problem(error);
+            self.problem(now, error);
         }
     }
 
-    fn remove_inbound(&mut self, id: PeerId, pair: &Pair) {
+    fn remove_inbound(&mut self, now: Now, id: PeerId, pair: &Pair) {
         let removed = match &mut self.kernel {
             Some(kernel) => kernel.remove_inbound(id, pair).map_err(|e| e.to_string()),
             None => self.keeper.send(&Request::RemoveInbound { spi_in: pair.spi_in }).map_err(|e| e.to_string()),
         };
         if let Err(error) = removed {
-            self.problem(error);
+            self.problem(now, error);
         }
     }
 
@@ -509,6 +512,15 @@ impl Tunnels {
             }
         };
         for (id, peer) in &mut self.peers {
+            // Somebody deleted SAs, or they ran into a hard limit.
+            let has = |pair: &Pair| self.kernel.as_ref().is_none_or(|kernel| kernel.has(pair));
+            if peer.sending().is_some_and(|pair| !has(pair)) {
+                log::warn!(
+                    "{}: its security associations are gone from the kernel",
+                    self.ids.name(*id).unwrap_or_default()
+                );
+                self.endpoint.rekey_child(now, *id);
+            }
             let Some((present, _)) = traffic.get(id) else { continue };
             let before = std::mem::replace(&mut peer.seen, *present);
             if present.packets_in > before.packets_in {
@@ -575,9 +587,12 @@ impl Tunnels {
         self.refused.push_back(Refusal { remote, claimed, reason, times: 1 });
     }
 
-    fn problem(&mut self, text: String) {
-        if self.problems.len() < MAX_REFUSED && self.problems.insert(text.clone()) {
-            log::error!("{text}");
+    fn problem(&mut self, now: Now, text: String) {
+        self.problems.retain(|_, seen| *seen + CURRENT > now.mono);
+        if self.problems.len() < MAX_REFUSED {
+            if self.problems.insert(text.clone(), now.mono).is_none() {
+                log::error!("{text}");
+            }
         }
     }
 
@@ -607,8 +622,8 @@ impl Tunnels {
         self.refused.iter()
     }
 
-    pub(crate) fn problems(&self) -> impl Iterator<Item = &str> {
-        self.problems.iter().map(String::as_str)
+    pub(crate) fn problems(&self, now: Now) -> impl Iterator<Item = &str> {
+        self.problems.iter().filter(move |(_, seen)| **seen + CURRENT > now.mono).map(|(text, _)| text.as_str())
     }
 
     pub(crate) fn dropped_sent(&self, id: PeerId) -> u64 {

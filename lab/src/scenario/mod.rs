@@ -1,9 +1,11 @@
-//! What the fabric has to survive. Each scenario has a laboratory of its own.
+//! What the fabric has to survive. A scenario leaves everything as it found it, and the next one goes on with the same
+//! laboratory; where that fails, it gets another.
 
 mod addresses;
 mod configuration;
 mod credentials;
 mod leaks;
+mod membership;
 mod restart;
 mod uninstall;
 
@@ -14,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::fabric::{Fabric, Options};
 use crate::table::Report;
+use crate::traffic::Traffic;
 
 struct Scenario {
     name: &'static str,
@@ -21,16 +24,18 @@ struct Scenario {
     run: fn(&mut Report, &mut Fabric) -> Result<()>,
 }
 
-const ALL: [Scenario; 9] = [
-    Scenario { name: "agent-killed", what: "an agent is killed and comes back", run: restart::agent_killed },
+const ALL: [Scenario; 11] = [
+    Scenario { name: "agent-killed", what: "a program is killed and comes back", run: restart::killed },
     Scenario { name: "connector-restarted", what: "the connector restarts", run: restart::connector_restarted },
-    Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
     Scenario { name: "peer-unreachable", what: "a peer cannot be reached", run: addresses::peer_unreachable },
     Scenario { name: "bad-configuration", what: "the configuration is spoilt", run: configuration::spoilt },
-    Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
     Scenario { name: "bad-credentials", what: "credentials are wrong", run: credentials::refused },
-    Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
+    Scenario { name: "renewal", what: "certificates are renewed", run: credentials::renewed },
+    Scenario { name: "community-changed", what: "an edge leaves and returns", run: membership::community_changed },
     Scenario { name: "foreign-source", what: "foreign sources in a tunnel", run: leaks::foreign_source },
+    Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
+    Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
+    Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];
 
 /// Names and descriptions, for help.
@@ -45,15 +50,39 @@ pub fn run(name: &str, options: &Options) -> Result<ExitCode> {
         bail!("no scenario {name}; there are:\n{}", list());
     }
     let mut report = Report::new();
+    let mut standing = None;
     for scenario in chosen {
         report.title(&format!("{}: {}", scenario.name, scenario.what));
-        let outcome = Fabric::start(options, &report)
-            .and_then(|mut fabric| (scenario.run)(&mut report, &mut fabric).with_context(|| fabric.logs()));
-        if let Err(error) = outcome {
-            report.row("-", scenario.name, Duration::ZERO, &Err(error));
+        match attempt(scenario, standing.take(), &mut report, options) {
+            Ok(fabric) => standing = fabric,
+            Err(error) => report.row("-", scenario.name, Duration::ZERO, &Err(error)),
         }
     }
     Ok(report.finish())
+}
+
+/// The laboratory as the scenario left it, if it is fit for another one.
+fn attempt(
+    scenario: &Scenario,
+    standing: Option<Fabric>,
+    report: &mut Report,
+    options: &Options,
+) -> Result<Option<Fabric>> {
+    let mut fabric = standing.map_or_else(|| Fabric::start(options, report), Ok)?;
+    let failed = report.failed();
+    (scenario.run)(report, &mut fabric).with_context(|| fabric.logs())?;
+    if report.failed() > failed {
+        println!("{}", fabric.logs());
+        return Ok(None);
+    }
+    let start = Instant::now();
+    match fabric.await_calm() {
+        Ok(()) => Ok(Some(fabric)),
+        Err(error) => {
+            report.row("-", "everything is as before", start.elapsed(), &Err(error.context(fabric.logs())));
+            Ok(None)
+        }
+    }
 }
 
 /// How long something took, against what it may take.
@@ -63,22 +92,45 @@ fn within(took: Duration, limit: Duration) -> Result<String> {
     Ok(text)
 }
 
+/// Pings both ways between the pods of two nodes, none of which may be lost.
+struct Lossless([Traffic; 2]);
+
+impl Lossless {
+    /// Enough to see that something goes on.
+    const SOME: usize = 30;
+
+    fn start(fabric: &Fabric, pair: (&str, &str)) -> Result<Self> {
+        Ok(Self([fabric.traffic(pair.0, pair.1)?, fabric.traffic(pair.1, pair.0)?]))
+    }
+
+    /// Waits until some more have come through.
+    fn goes_on(&self) -> Result<()> {
+        self.0.iter().try_for_each(|traffic| traffic.await_replies(Self::SOME))
+    }
+
+    fn stop(self) -> Result<String> {
+        self.goes_on()?;
+        let mut total = 0;
+        let mut losses = Vec::new();
+        for (traffic, way) in self.0.into_iter().zip(["there", "back"]) {
+            let (sent, lost) = traffic.stop()?;
+            total += sent;
+            if lost > 0 {
+                losses.push(format!("{lost} of {sent} lost {way}"));
+            }
+        }
+        ensure!(losses.is_empty(), "{}", losses.join(", "));
+        Ok(format!("none of {total} packets lost"))
+    }
+}
+
 /// Runs `event` under two-way traffic between the pods of two nodes; an error if a single packet is lost.
 fn without_loss(
     fabric: &mut Fabric,
     pair: (&str, &str),
     event: impl FnOnce(&mut Fabric) -> Result<()>,
 ) -> Result<String> {
-    let there = fabric.traffic(pair.0, pair.1)?;
-    let back = fabric.traffic(pair.1, pair.0)?;
-    there.await_replies(50)?;
+    let traffic = Lossless::start(fabric, pair)?;
     event(fabric)?;
-    let after = Instant::now();
-    for traffic in [&there, &back] {
-        traffic.await_recovery(after, Duration::from_secs(10))?;
-        traffic.await_replies(50)?;
-    }
-    let ((sent, lost), (sent_back, lost_back)) = (there.stop()?, back.stop()?);
-    ensure!(lost + lost_back == 0, "{lost} of {sent} lost there, {lost_back} of {sent_back} back");
-    Ok(format!("none of {} packets lost", sent + sent_back))
+    traffic.stop()
 }

@@ -4,27 +4,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{within, without_loss};
+use super::{Lossless, within};
 use crate::fabric::Fabric;
 use crate::table::Report;
 
 const BACK: Duration = Duration::from_secs(5);
 
 /// The data plane outlives the agent; so does the connector's.
-pub fn agent_killed(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
+pub fn killed(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     for (number, node, pair) in [("1a", "edge-1", ("edge-1", "cloud-2")), ("1b", "cloud-1", ("edge-2", "cloud-2"))] {
         report.check(number, &format!("program of {node} killed, traffic goes on"), || {
-            without_loss(fabric, pair, |fabric| {
-                let dead = fabric.traffic(pair.0, pair.1)?;
-                fabric.kill(node)?;
-                dead.await_replies(100)?;
-                fabric.start_program(node)?;
-                fabric.await_status(node, "status after the restart", |status| {
-                    anyhow::ensure!(status.peers.iter().all(|p| p.via != "tunnel" || p.state == "up"), "not up");
-                    Ok(())
-                })?;
-                dead.await_replies(100)
-            })
+            let traffic = Lossless::start(fabric, pair)?;
+            fabric.kill(node)?;
+            traffic.goes_on()?;
+            fabric.start_program(node)?;
+            fabric.await_keyed(node)?;
+            traffic.stop()
         });
     }
     Ok(())
@@ -44,16 +39,11 @@ pub fn connector_restarted(report: &mut Report, fabric: &mut Fabric) -> Result<(
             }
             let started = Instant::now();
             fabric.start_program("cloud-1")?;
-            let mut slowest = Duration::ZERO;
             for stream in &streams {
-                slowest = slowest.max(stream.await_recovery(started, BACK * 2)?);
+                stream.await_recovery(started, BACK * 2)?;
             }
-            fabric.await_status("cloud-1", "tunnels of the connector", |status| {
-                let up = status.peers.iter().filter(|p| p.via == "tunnel" && p.state == "up").count();
-                anyhow::ensure!(up == 2, "{up} of 2 up");
-                Ok(())
-            })?;
-            within(slowest.max(started.elapsed()), BACK)
+            fabric.await_keyed("cloud-1")?;
+            within(started.elapsed(), BACK)
         });
     }
     Ok(())

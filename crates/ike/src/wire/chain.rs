@@ -167,6 +167,12 @@ impl Chain {
         Self::default()
     }
 
+    /// Bytes as they are, however broken.
+    #[cfg(test)]
+    pub(crate) fn raw(first: u8, bytes: &[u8]) -> Self {
+        Self { first, next_at: None, bytes: bytes.to_vec() }
+    }
+
     pub(crate) fn first(&self) -> u8 {
         self.first
     }

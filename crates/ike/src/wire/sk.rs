@@ -51,6 +51,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (u8, Vec<u8>) {
+        (self.first, self.plaintext)
+    }
+
     pub(crate) fn payloads(&self) -> Result<Payloads<'_>, WireError> {
         Payloads::parse(self.first, &self.plaintext)
     }

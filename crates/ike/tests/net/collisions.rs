@@ -164,3 +164,21 @@ fn calling_each_other_over_a_bad_network_ends_with_one_ike_sa() {
         net.assert_settled(a, b);
     }
 }
+
+#[test]
+fn a_call_that_was_not_heard_is_dropped_for_the_peers() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.edge-2", "192.0.2.2");
+    net.filter =
+        Some(Box::new(|packet| packet.ike() != Some((34, false, 0)) || packet.from.ip().to_string() == "192.0.2.2"));
+    net.call_each_other(a, b);
+    net.run(Duration::from_millis(100));
+    net.filter = None;
+    net.assert_joined(a, b);
+    net.run_secs(20);
+    net.assert_settled(a, b);
+    for node in [a, b] {
+        assert_eq!(net.count(node, |event| matches!(event, Event::ChildUp { .. })), 1);
+    }
+}

@@ -222,6 +222,14 @@ impl Net {
         self.start(node);
     }
 
+    /// The process dies without a word and comes back; packets flow on with the keys it left behind.
+    pub fn restart_over_its_pairs(&mut self, node: usize) {
+        let (pairs, sending) = (self.nodes[node].pairs.split_off(&0), self.nodes[node].sending.clone());
+        self.restart(node);
+        self.nodes[node].pairs.extend(pairs);
+        self.nodes[node].sending.extend(sending);
+    }
+
     /// Does something with an endpoint and handles what comes out.
     pub fn act(&mut self, node: usize, act: impl FnOnce(&mut Endpoint, Now)) {
         let now = self.now();
@@ -496,8 +504,10 @@ impl Net {
         }
     }
 
+    /// Runs until the tunnel is there and no IKE message is on its way.
     pub fn wait_joined(&mut self, a: usize, b: usize, limit: Duration) {
-        self.run_until(limit, "the tunnel", |net| net.is_joined(a, b));
+        let quiet = |net: &Net| !net.queue.values().any(|packet| matches!(packet.payload, Payload::Ike { .. }));
+        self.run_until(limit, "the tunnel", |net| net.is_joined(a, b) && quiet(net));
     }
 
     /// No ESP packet was lost since the traffic began.

@@ -1,8 +1,10 @@
 //! Rekeying by one end at a time, without losing a packet.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use selvedge_ike::Event;
+use selvedge_ike::{Endpoint, Event};
 
 use crate::harness::{Net, id};
 
@@ -149,4 +151,42 @@ fn a_rebound_nat_is_followed_and_the_child_rekeyed() {
     let lost = net.nodes[a].esp_lost;
     net.run_secs(10);
     assert_eq!(net.nodes[a].esp_lost, lost);
+}
+
+#[test]
+fn a_rebound_nat_is_followed_without_traffic_too() {
+    let (mut net, a, b) = joined(8);
+    net.traffic = false;
+    net.rebind(a);
+    net.run_secs(60);
+    net.assert_settled(a, b);
+    let port = net.established(b, a).unwrap().remote.port();
+    assert_eq!(port, 20_003);
+    assert_eq!(net.live(b, a)[0].remote.port(), port);
+}
+
+/// While the caller has not heard of it, the responder makes no request about or on what the rekey made.
+#[test]
+fn what_the_peer_may_not_know_is_left_alone() {
+    for wish in [Endpoint::rekey_child, Endpoint::rekey_ike] {
+        let (mut net, a, b) = joined(9);
+        net.run_secs(1);
+        let requests = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&requests);
+        net.filter = Some(Box::new(move |packet| match packet.ike() {
+            Some((36, response, _)) if packet.from.port() == 4500 => {
+                counter.set(counter.get() + usize::from(!response));
+                false
+            }
+            _ => true,
+        }));
+        net.act(a, |endpoint, now| wish(endpoint, now, id(b)));
+        net.run_secs(1);
+        net.act(b, |endpoint, now| endpoint.rekey_child(now, id(a)));
+        net.run_secs(20);
+        assert_eq!(requests.get(), 0, "{}", net.story());
+        net.filter = None;
+        net.run_secs(90);
+        net.assert_settled(a, b);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_ike::{Event, PeerState};
+use selvedge_ike::{Event, Peer, PeerState};
 
 use crate::harness::{Net, id, subnets};
 
@@ -28,15 +28,46 @@ fn a_restarted_caller_replaces_its_old_ike_sa_at_once() {
     net.restart(a);
     net.run(Duration::from_millis(200));
     net.assert_settled(a, b);
-    let up = positions(
-        &net,
-        b,
-        |event| matches!(event, Event::ChildUp { child, .. } if child.replaces == Some(old) && child.send),
-    );
+    let up = positions(&net, b, |event| matches!(event, Event::ChildUp { child, .. } if child.replaces == Some(old)));
+    let send = positions(&net, b, |event| matches!(event, Event::ChildSend { spi_in, .. } if *spi_in != old));
     let retired = positions(&net, b, |event| matches!(event, Event::ChildRetired { spi_in, .. } if *spi_in == old));
-    assert_eq!((up.len(), retired.len()), (1, 1));
-    assert!(up < retired);
+    assert_eq!((up.len(), send.len(), retired.len()), (1, 1, 1));
+    assert!(up < send && send < retired);
     assert_eq!(net.count(b, |event| matches!(event, Event::PeerDown { .. })), 0);
+}
+
+#[test]
+fn a_restart_over_living_pairs_loses_nothing() {
+    for restarted in [0, 1] {
+        let (mut net, a, b) = joined();
+        net.jitter = Duration::from_millis(15);
+        net.start_traffic();
+        net.run_secs(1);
+        let node = [a, b][restarted];
+        net.restart_over_its_pairs(node);
+        if node == b {
+            net.act(b, |endpoint, now| endpoint.initiate(now, id(a), "192.0.2.1:500".parse().unwrap()));
+        }
+        net.run_secs(10);
+        net.assert_no_esp_lost();
+        let established = net.established(a, b).unwrap();
+        assert!(established.since > net.now - Duration::from_secs(11), "keyed anew");
+        assert_eq!(net.nodes[1 - node].pairs.values().filter(|pair| pair.retired.is_none()).count(), 1);
+    }
+}
+
+#[test]
+fn a_caller_that_confirms_nothing_is_sent_the_new_pair_after_a_moment() {
+    let (mut net, a, b) = joined();
+    let old = net.live(b, a)[0].spi_in;
+    net.kill(a);
+    net.filter = Some(Box::new(|packet| packet.ike().is_none_or(|(exchange, ..)| exchange != 37)));
+    net.start(a);
+    net.run_secs(1);
+    assert_eq!(net.nodes[b].sending.get(&id(a)), Some(&old));
+    net.run_secs(2);
+    assert_ne!(net.nodes[b].sending.get(&id(a)), Some(&old));
+    assert_eq!(net.live(b, a).len(), 1);
 }
 
 #[test]
@@ -72,7 +103,7 @@ fn suspicion_is_rate_limited_and_harmless() {
         net.run_secs(1);
     }
     let ups = net.count(a, |event| matches!(event, Event::ChildUp { .. }));
-    assert!((8..=10).contains(&ups), "{ups}");
+    assert!((40..=46).contains(&ups), "{ups}");
     net.run_secs(30);
     net.assert_settled(a, b);
     net.assert_no_esp_lost();
@@ -119,12 +150,34 @@ fn a_new_local_address_makes_a_new_ike_sa_before_the_old_one_goes() {
     assert_eq!(net.count(a, |event| matches!(event, Event::ChildUp { .. })), 1);
     net.nodes[a].ip = "192.0.2.77".parse().unwrap();
     net.act(a, |endpoint, now| endpoint.handle_local_address(now, id(b), "192.0.2.77".parse().unwrap()));
+    // The farewell to the old one goes from the new address too: the peer does not go on sending to the old one.
+    net.run(Duration::from_millis(500));
+    net.assert_joined(a, b);
     net.run_secs(30);
     net.assert_settled(a, b);
     assert_eq!(net.live(b, a)[0].remote.ip(), net.nodes[a].ip);
     for node in [a, b] {
         assert_eq!(net.count(node, |event| matches!(event, Event::PeerDown { .. })), 0);
     }
+}
+
+#[test]
+fn a_peer_whose_configured_address_changed_is_called_there() {
+    let (mut net, a, b) = joined();
+    net.nodes[b].ip = "192.0.2.20".parse().unwrap();
+    let of_a = net.peer(a, b, &["192.0.2.20:500"]);
+    net.set_peers(a, vec![of_a.clone()]);
+    net.run_secs(1);
+    net.assert_joined(a, b);
+    assert_eq!(net.established(a, b).unwrap().remote, "192.0.2.20:500".parse().unwrap());
+    assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 0);
+    let ups = net.count(a, |event| matches!(event, Event::ChildUp { .. }));
+    net.set_peers(
+        a,
+        vec![Peer { remotes: ["192.0.2.99:500", "192.0.2.20:500"].map(|r| r.parse().unwrap()).into(), ..of_a }],
+    );
+    net.run_secs(10);
+    assert_eq!(net.count(a, |event| matches!(event, Event::ChildUp { .. })), ups, "where it is, is still configured");
 }
 
 #[test]

@@ -86,4 +86,4 @@ fn both_ends_call() {
     }
 }
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 40;

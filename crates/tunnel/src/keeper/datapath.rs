@@ -60,12 +60,14 @@ impl Datapath {
         })
     }
 
-    /// Moves what the device has to the sockets. An error means that there is no device any more.
+    /// Moves what the device has, as much as the outbox takes, to the sockets. To be called with an empty outbox: so a
+    /// full socket holds the device back, and with it the programs that send.
+    ///
+    /// An error means that there is no device any more.
     pub(super) fn pump_out(&mut self, now: Duration, ports: &Ports) -> io::Result<()> {
         for _ in 0..FRAMES {
-            // A full socket holds the device back, and so the programs that send.
-            if self.outbox.is_half_full() && !self.flush(ports) {
-                return Ok(());
+            if self.outbox.is_half_full() {
+                break;
             }
             match self.tun.recv(&mut self.frame) {
                 Ok(len) => self.seal_frame(now, ports, len),

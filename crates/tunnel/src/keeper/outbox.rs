@@ -132,3 +132,51 @@ impl Run {
         packets.filter(|packet| ports.open[self.port].socket.send_from(self.local, self.remote, packet).is_ok()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(remote: u8) -> Route {
+        let local = "192.0.2.9:4500".parse().unwrap();
+        Route { peer: 1, spi_in: 1000, local, remote: SocketAddr::new([192, 0, 2, remote].into(), 4500) }
+    }
+
+    /// Offsets and packet lengths of the runs made of `(remote, length)`.
+    fn runs(gso: bool, packets: &[(u8, usize)]) -> Vec<(usize, Vec<usize>)> {
+        let mut outbox = Outbox::new();
+        for &(remote, len) in packets {
+            assert!(outbox.room(len).is_some());
+            outbox.commit(0, gso, &route(remote), len);
+        }
+        let lengths = |run: &Run| outbox.arena[..run.len].chunks(run.segment).map(<[u8]>::len).collect();
+        outbox.runs.iter().map(|run| (run.start, lengths(run))).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_size_to_one_place_go_together_with_a_shorter_last() {
+        let packets = [(1, 100), (1, 100), (1, 60), (1, 60), (2, 60), (2, 100), (1, 100)];
+        let together = [(0, vec![100, 100, 60]), (260, vec![60]), (320, vec![60]), (380, vec![100]), (480, vec![100])];
+        assert_eq!(runs(true, &packets), together);
+        assert_eq!(runs(false, &packets).len(), packets.len());
+    }
+
+    #[test]
+    fn a_run_keeps_within_what_the_kernel_takes_at_once() {
+        let longest = |len, count| runs(true, &vec![(1, len); count]).iter().map(|run| run.1.len()).max();
+        assert_eq!(longest(100, 200), Some(64));
+        assert_eq!(longest(1448, 100), Some(45));
+    }
+
+    #[test]
+    fn room_ends_with_the_arena_and_with_the_number_of_runs() {
+        let mut outbox = Outbox::new();
+        assert!(outbox.room(ARENA - HEADROOM - TAILROOM).is_some());
+        assert!(outbox.room(ARENA - HEADROOM - TAILROOM + 1).is_none());
+        for _ in 0..MAX_RUNS {
+            assert!(outbox.room(1).is_some());
+            outbox.commit(0, false, &route(1), 38);
+        }
+        assert!(outbox.room(1).is_none());
+    }
+}

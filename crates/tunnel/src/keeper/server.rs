@@ -95,13 +95,14 @@ impl Keeper {
             poll(&mut interests, timeout).context(|| "wait for packets")?;
             let now = self.started.elapsed();
 
-            self.carry(now, &interests, &mut batch)?;
             if interests[LISTENER].is_readable() {
                 self.accept();
             }
+            // First, so that what comes is not read for a client that has just left.
             if let Next::Stop = self.serve(now) {
                 return Ok(());
             }
+            self.carry(now, &interests, &mut batch)?;
             self.keep_alive(now);
             self.tell();
         }
@@ -147,7 +148,8 @@ impl Keeper {
             }
         }
         for index in 0..self.ports.open.len() {
-            if interests[PORTS + index].is_readable() {
+            // The client may have left since, and the ports before may have brought as much as can be kept.
+            if interests[PORTS + index].is_readable() && self.reads(self.ports.open[index].encap) {
                 self.receive(now, index, batch);
             }
         }

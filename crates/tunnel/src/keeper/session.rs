@@ -1,6 +1,7 @@
 //! Connections from clients, and what waits to be told.
 
 use super::message::{Report, Request, Welcome};
+use selvedge_linux::BATCH;
 use selvedge_linux::seqpacket::{Connection, MAX_MESSAGE};
 use std::collections::VecDeque;
 use std::io;
@@ -26,9 +27,9 @@ struct Letter {
 }
 
 impl Mailbox {
-    /// Whether IKE may be read on for a client that is there.
+    /// Whether as much IKE as is read at once can be kept.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < MAX_KEPT
+        self.waiting.len() + BATCH <= MAX_KEPT
     }
 
     pub(super) fn is_overfull(&self) -> bool {

@@ -48,11 +48,8 @@ fn what_comes_while_there_is_no_client_is_told_to_the_next() {
         next(&mut { a });
 
         let mut b = lab.b.client();
-        let mut missing = vec![
-            ike("192.0.2.2:500", "192.0.2.11:500", b"last"),
-            ike("192.0.2.2:4500", "192.0.2.11:4500", &[99]),
-            ike("192.0.2.2:4500", "192.0.2.11:4500", &[40]),
-        ];
+        let mut missing = vec![ike("192.0.2.2:500", "192.0.2.11:500", b"last")];
+        missing.extend((40..100).map(|nth| ike("192.0.2.2:4500", "192.0.2.11:4500", &[nth])));
         while !missing.is_empty() {
             let report = next(&mut b);
             missing.retain(|wanted| *wanted != report);
@@ -80,5 +77,19 @@ fn silence_is_broken_by_keepalives() {
         a.send(&Request::SetKeepalives { keepalives: vec![keepalive], more: false }).unwrap();
         drop(a);
         assert_eq!(listener.join().unwrap(), (vec![0xff], "192.0.2.11:4500".parse().unwrap()));
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_nothing_of_what_the_sockets_hold() {
+    let lab = Lab::new(Mode::Kernel);
+    let (a, mut b) = (lab.a.client(), lab.b.client());
+    for nth in 0..1000_u16 {
+        send(&lab.a, &a, 4500, "192.0.2.2:4500", &nth.to_be_bytes());
+    }
+    a.send(&Request::List).unwrap();
+    next(&mut { a });
+    for nth in 0..1000_u16 {
+        assert_eq!(next(&mut b), ike("192.0.2.2:4500", "192.0.2.11:4500", &nth.to_be_bytes()));
     }
 }

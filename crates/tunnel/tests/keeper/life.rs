@@ -1,9 +1,11 @@
 //! Keepers outlive clients, and end when told.
 
-use crate::lab::{Lab, answered, next, pairs};
+use crate::lab::{Lab, PATIENCE, answered, next, pairs};
+use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::seqpacket::Connection;
 use selvedge_tunnel::keeper::message::{Report, Request};
 use selvedge_tunnel::keeper::{Client, ClientError, Mode, Options, stop};
+use std::io::ErrorKind;
 
 #[test]
 fn traffic_flows_on_while_clients_come_and_go() {
@@ -27,6 +29,9 @@ fn a_new_client_takes_the_place_of_the_old_and_a_mere_connection_does_not() {
     let mut first = lab.a.client();
     let strangers: Vec<_> =
         (0..9).map(|_| Connection::connect(lab.a.options.run_dir.join("keeper.sock")).unwrap()).collect();
+    strangers[8].send(&[99, 1, 2, 3]).unwrap();
+    until_closed(&strangers[8]);
+    until_closed(&strangers[0]);
     assert!(pairs(&mut first).is_empty());
     let mut second = Client::connect(&lab.a.options.run_dir).unwrap().unwrap();
     let lost = loop {
@@ -38,7 +43,19 @@ fn a_new_client_takes_the_place_of_the_old_and_a_mere_connection_does_not() {
     };
     assert!(matches!(lost, ClientError::Closed), "{lost}");
     assert!(pairs(&mut second).is_empty());
-    drop(strangers);
+}
+
+/// Waits until the keeper has closed a connection.
+fn until_closed(connection: &Connection) {
+    let mut message = [0; 1000];
+    loop {
+        match connection.recv(&mut message) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(_) => assert_eq!(poll(&mut [Interest::readable(connection)], Some(PATIENCE)).unwrap(), 1),
+        }
+    }
 }
 
 #[test]
@@ -59,7 +76,7 @@ fn a_keeper_of_another_version_can_still_be_sent_away() {
     drop(lab.a.client());
     let stranger = Connection::connect(lab.a.options.run_dir.join("keeper.sock")).unwrap();
     stranger.send(&Request::Hello { version: 9999 }.encode()).unwrap();
-    selvedge_linux::poll::poll(&mut [selvedge_linux::poll::Interest::readable(&stranger)], None).unwrap();
+    poll(&mut [Interest::readable(&stranger)], None).unwrap();
     let mut answer = [0; 1000];
     let len = stranger.recv(&mut answer).unwrap();
     assert!(matches!(Report::decode(&answer[..len]), Ok(Report::Welcome(_))));
@@ -93,13 +110,7 @@ fn a_client_that_talks_nonsense_is_cut_off() {
     let stranger = Connection::connect(lab.a.client_then_socket()).unwrap();
     stranger.send(&Request::Hello { version: selvedge_tunnel::keeper::message::VERSION }.encode()).unwrap();
     stranger.send(&[99, 1, 2, 3]).unwrap();
-    let mut answer = [0; 1000];
-    loop {
-        selvedge_linux::poll::poll(&mut [selvedge_linux::poll::Interest::readable(&stranger)], None).unwrap();
-        if stranger.recv(&mut answer).unwrap_or(0) == 0 {
-            break;
-        }
-    }
+    until_closed(&stranger);
     assert!(pairs(&mut lab.a.client()).is_empty());
 }
 
@@ -123,7 +134,7 @@ fn a_keeper_whose_device_is_taken_away_ends_and_is_replaced() {
     lab.a.ip("link delete selvedge0");
     let lost = loop {
         match a.recv() {
-            Ok(_) => selvedge_linux::poll::poll(&mut [selvedge_linux::poll::Interest::readable(&a)], None).unwrap(),
+            Ok(_) => poll(&mut [Interest::readable(&a)], None).unwrap(),
             Err(error) => break error,
         };
     };

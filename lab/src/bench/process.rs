@@ -1,0 +1,97 @@
+//! The programs that are measured: started, found again with their children, asked for their CPU time and memory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::exec;
+use crate::netns::Netns;
+
+/// A process that ends on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    what: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a command with its output in a file.
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let what = exec::describe(&command);
+        let child = command.spawn().with_context(|| format!("start {what}"))?;
+        Ok(Self { child, what, log: log.to_owned() })
+    }
+
+    /// Whether it still runs; if not, what it said.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+                bail!("{}: {status}: {}", self.what, said.trim())
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Memory of one or more processes, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Resident set.
+    pub rss: u64,
+    /// Of that, pages shared with others counted in part.
+    pub pss: u64,
+}
+
+/// The processes of a namespace whose name begins so (names are cut after 15 bytes).
+pub fn processes(ns: &Netns, name: &str) -> Result<Vec<u32>> {
+    let pids = exec::run(Command::new("ip").args(["netns", "pids", ns.name()]))?;
+    let pids = pids.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+    let wanted: String = name.chars().take(15).collect();
+    let found: Vec<u32> = pids
+        .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == wanted))
+        .collect();
+    if found.is_empty() {
+        bail!("no process {wanted} runs in {}", ns.name());
+    }
+    Ok(found)
+}
+
+/// User and system time so far, in seconds.
+pub fn cpu_seconds(pids: &[u32]) -> Result<f64> {
+    let mut ticks = 0.0;
+    for pid in pids {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+        // The name in parentheses may hold spaces.
+        let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>();
+    }
+    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Memory now.
+pub fn memory(pids: &[u32]) -> Result<Memory> {
+    let mut memory = Memory::default();
+    for pid in pids {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let kib = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        memory.rss += kib("Rss:") * 1024;
+        memory.pss += kib("Pss:") * 1024;
+    }
+    Ok(memory)
+}
