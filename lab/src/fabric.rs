@@ -122,8 +122,16 @@ impl Fabric {
         self.programs.get_mut(node_name).with_context(|| format!("nothing runs on {node_name}"))?.kill()
     }
 
-    /// Asks a node's program to end, then has it remove all it made.
+    /// Has a node's program end and remove all it made.
     pub fn clean(&mut self, node_name: &str) -> Result<()> {
+        let mut program = self.programs.remove(node_name).with_context(|| format!("nothing runs on {node_name}"))?;
+        let node = self.lab.node(node_name)?;
+        programs::clean(node, &self.folders(node))?;
+        program.wait()
+    }
+
+    /// The same in two steps, as a package manager does: its peers are not told.
+    pub fn stop_and_clean(&mut self, node_name: &str) -> Result<()> {
         self.programs.remove(node_name).with_context(|| format!("nothing runs on {node_name}"))?.terminate()?;
         let node = self.lab.node(node_name)?;
         programs::clean(node, &self.folders(node)).map(drop)

@@ -26,6 +26,7 @@ mod router;
 mod scenario;
 mod server;
 mod snapshot;
+mod suite;
 mod table;
 mod topology;
 mod traffic;
@@ -69,6 +70,8 @@ enum Verb {
         #[command(flatten)]
         options: Options,
     },
+    /// Matrix and scenarios in all datapaths and firewalls, with one summary.
+    Test,
     /// Run another command of this program inside a real kernel that has ESP (user-mode Linux).
     ///
     /// Example: selvedge-lab guest -- matrix --datapath kernel
@@ -112,6 +115,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
         Verb::Scenario { name, options } => scenario::run(&name, &options),
+        Verb::Test => suite::run(),
         Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),

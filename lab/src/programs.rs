@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -43,6 +43,13 @@ impl Program {
     /// Asks it to end and waits.
     pub fn terminate(&mut self) -> Result<()> {
         self.end(Signal::TERM)
+    }
+
+    /// Waits until it has ended by itself, without an error.
+    pub fn wait(&mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{} ended: {status}\n{}", self.name, self.log_tail());
+        Ok(())
     }
 
     /// Kills it and waits.

@@ -95,6 +95,8 @@ pub struct Timers {
     pub nat_keepalive: Duration,
     /// Least time between two parallel re-establishments with one peer on mere suspicion.
     pub suspicion: Duration,
+    /// A request that is repeated for this long without a response is a suspicion.
+    pub unanswered: Duration,
 }
 
 /// The schedule of retransmissions.
@@ -123,6 +125,7 @@ impl Default for Timers {
             backoff_cap: Duration::from_secs(30),
             nat_keepalive: Duration::from_secs(20),
             suspicion: Duration::from_secs(2),
+            unanswered: Duration::from_secs(10),
         }
     }
 }

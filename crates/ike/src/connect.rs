@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Now, PeerId};
+use crate::config::{Now, Peer, PeerId};
 use crate::ctx::jitter;
 use crate::endpoint::{Alarm, Endpoint};
 use crate::error::Failure;
@@ -97,6 +97,17 @@ impl Endpoint {
             entry.attempt = 0;
         }
         self.schedule(id);
+    }
+
+    /// Drops the call of a peer that is not answered yet, if it is `outdated`.
+    pub(crate) fn abandon_call(&mut self, now: Now, id: PeerId, outdated: impl FnOnce(&IkeSa, &Peer) -> bool) {
+        let Some(entry) = self.directory.get_mut(id) else { return };
+        let Some(call) = entry.connecting.and_then(|key| self.sas.get(&key)) else { return };
+        if matches!(call.phase, Phase::Init(_)) && outdated(call, &entry.config) {
+            entry.attempt = entry.attempt.saturating_sub(1);
+            let key = call.local_spi;
+            self.abandon(now, key);
+        }
     }
 
     /// Drops a call of ours that is no longer of use.

@@ -105,11 +105,16 @@ impl Endpoint {
             match self.directory.get_mut(id) {
                 Some(entry) if *entry.config == peer => {}
                 Some(entry) => {
-                    if entry.config.remotes != peer.remotes {
+                    let moved = entry.config.remotes != peer.remotes;
+                    if moved {
                         entry.candidate = 0;
                         entry.retry_at = None;
                     }
                     entry.config = Arc::new(peer);
+                    if moved {
+                        // A call to an address that the peer no longer has leads nowhere.
+                        self.abandon_call(now, id, |sa, peer| !peer.remotes.contains(&sa.path.remote));
+                    }
                 }
                 None => self.directory.insert(peer),
             }
@@ -151,14 +156,7 @@ impl Endpoint {
             entry.local = Some(local);
             entry.retry_at = None;
             // A call from the old address leads nowhere.
-            let connecting = entry.connecting.and_then(|key| self.sas.get(&key));
-            let outdated = connecting
-                .filter(|sa| matches!(sa.phase, Phase::Init(_)) && sa.path.local != Some(local))
-                .map(|sa| sa.local_spi);
-            if let Some(key) = outdated {
-                entry.attempt = entry.attempt.saturating_sub(1);
-                self.abandon(now, key);
-            }
+            self.abandon_call(now, peer, |sa, _| sa.path.local != Some(local));
         }
         self.reconcile(now, peer);
     }

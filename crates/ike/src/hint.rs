@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::{Now, PeerId};
 use crate::endpoint::Endpoint;
+use crate::informational;
 use crate::path::Path;
 use crate::wire::{Chain, Exchange, Header, notify};
 
@@ -30,8 +31,11 @@ impl Endpoint {
     /// come back. A peer that lost the IKE SA says so, and a new one is made.
     pub fn check_liveness(&mut self, now: Now, peer: PeerId) {
         self.with_current(now, peer, |sa, ctx| {
-            sa.last_inbound = sa.last_inbound.min(ctx.now.mono.saturating_sub(ctx.config.timers.dpd));
-            sa.advance(ctx);
+            // A request that waits for its response asks the same.
+            let free = sa.exchange.pending().is_none() && sa.hold_until.is_none_or(|at| at <= now.mono);
+            if free && sa.is_live() {
+                informational::liveness(sa, ctx);
+            }
         });
     }
 }

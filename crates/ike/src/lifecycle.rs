@@ -182,6 +182,13 @@ impl Endpoint {
         entry.dedup_at = None;
         let sas = entry.sas.clone();
         let Some(kept) = self.latest(&sas) else { return };
+        if !self.sas.get(&kept).is_some_and(|sa| sa.confirmed) && self.live(&sas) > 1 {
+            // The response that made it may be lost as yet, and the peer have nothing but the others.
+            if let Some(entry) = self.directory.get_mut(id) {
+                entry.dedup_at = Some(now.mono + DECIDER_PAUSE);
+            }
+            return;
+        }
         let live = |key: &u64| self.sas.get(key).is_some_and(IkeSa::is_live);
         let others: Vec<u64> = sas.into_iter().filter(|key| *key != kept && live(key)).collect();
         if !others.is_empty() {
@@ -193,6 +200,10 @@ impl Endpoint {
                 sa.close(ctx);
             });
         }
+    }
+
+    fn live(&self, keys: &[u64]) -> usize {
+        keys.iter().filter_map(|key| self.sas.get(key)).filter(|sa| sa.is_live()).count()
     }
 
     /// The live IKE SA that was called for last.

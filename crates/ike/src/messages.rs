@@ -120,6 +120,7 @@ impl IkeSa {
     fn heard(&mut self, ctx: &mut Ctx<'_>, remote: SocketAddr) {
         self.last_inbound = ctx.now.mono;
         self.hold_until = None;
+        self.confirmed = true;
         if self.path.nat_remote && self.path.remote != remote {
             self.moved(ctx, remote);
         }

@@ -96,6 +96,8 @@ pub(crate) struct IkeSa {
     pub(crate) hold_until: Option<Duration>,
     /// Made by a rekey, and has not inherited the CHILD_SAs: with two rekeys at once it may never do.
     pub(crate) provisional: bool,
+    /// The peer is sure to have it: nothing that made it can still be lost on the way.
+    pub(crate) confirmed: bool,
     /// IKE SAs that the peer has lost, by our SPI: their pairs are used until the peer is sure to have this one's.
     pub(crate) supersedes: Vec<u64>,
 }
@@ -135,6 +137,7 @@ impl IkeSa {
             lost_child: false,
             hold_until: None,
             provisional: false,
+            confirmed: role == Role::Initiator,
             supersedes: Vec::new(),
         }
     }
@@ -155,6 +158,7 @@ impl IkeSa {
         heir.born = self.born;
         heir.established = self.established;
         heir.provisional = true;
+        heir.confirmed = self.confirmed;
         heir.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);
         heir
     }

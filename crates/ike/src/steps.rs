@@ -102,7 +102,7 @@ impl IkeSa {
                     self.transmit(ctx, message);
                     // A peer that has lost its state need not say so.
                     let calls = self.peer.as_ref().is_some_and(|peer| peer.initiate);
-                    let long = now >= started.saturating_add(ctx.config.timers.suspicion);
+                    let long = now >= started.saturating_add(ctx.config.timers.unanswered);
                     if calls && long && self.is_live() {
                         ctx.signals.push(Signal::Suspicion);
                     }

@@ -244,8 +244,8 @@ impl Node {
                     let why = port.problem.as_deref().unwrap_or("unknown");
                     log::warn!("UDP port {} is not ours: {why}", port.port);
                 }
-                let tunnels = Tunnels::open(now, &config, credentials, &self.options.run_dir, client)
-                    .context(|| "start the tunnels".to_owned())?;
+                let tunnels =
+                    Tunnels::open(now, &config, credentials, client).context(|| "start the tunnels".to_owned())?;
                 self.tunnels = Some(tunnels);
                 self.epoch += 1;
                 Ok(())

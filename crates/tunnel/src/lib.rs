@@ -7,6 +7,9 @@
 //!       keeper ────┘ IKE datagrams, moved peers, counters
 //! ```
 
+mod associations;
+mod convert;
+mod counters;
 mod cpu;
 mod error;
 mod ids;

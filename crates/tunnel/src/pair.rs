@@ -20,10 +20,17 @@ pub(crate) struct Pair {
     pub(crate) use_: Use,
 }
 
+impl Pair {
+    /// An earlier run keyed it.
+    pub(crate) fn is_left_over(&self) -> bool {
+        self.cipher.is_empty()
+    }
+}
+
 /// What a pair is good for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Packets are accepted on it; the peer has not yet shown that it has it too.
+    /// Packets are accepted on it, and sent on another.
     Receiving,
     /// Packets are sent on it.
     Sending,

@@ -79,6 +79,13 @@ pub fn run(
     let started = Instant::now();
     call(&mut callers, started).with_context(|| tail(&link.b.dir))?;
     let wall = started.elapsed();
+    // Both programs lead each caller's network to the tunnel by a route of its own; without it nothing is done yet.
+    wait("routes", PATIENCE, || {
+        let routes = link.b.ns.run("ip route show table 220")?;
+        let found = (0..count).filter(|n| routes.contains(&format!("{} dev", network(*n)))).count();
+        ensure!(found == count, "{found} of {count} callers have a route");
+        Ok(())
+    })?;
     // What the last tunnels leave to be done counts, too.
     settle(&link.b, process)?;
     let cpu = process::cpu_seconds(&pids)? - cpu;
@@ -129,7 +136,7 @@ fn charon(end: &End, credentials: &super::credentials::Credentials) -> Result<Da
         "connections {{ callers {{\n local_addrs = {}\n version = 2\n unique = never\n mobike = no\n \
          proposals = aes128gcm16-prfsha256-x25519\n local {{ auth = pubkey\n certs = tls.crt\n id = bench.b }}\n \
          remote {{ auth = pubkey\n id = %any\n cacerts = ca.crt }}\n \
-         children {{ net {{ local_ts = {}\n remote_ts = 10.0.0.0/8\n esp_proposals = aes128gcm16 }} }}\n}} }}\n",
+         children {{ net {{ local_ts = {}\n remote_ts = 10.0.0.0/8\n esp_proposals = aes256gcm16 }} }}\n}} }}\n",
         end.outer, end.network
     );
     tunnel::charon(end, credentials, &connections)

@@ -60,12 +60,12 @@ impl Link {
 
     /// Switches segmentation offload of the link.
     pub fn set_offload(&self, offload: Offload) -> Result<()> {
-        let segments = match offload {
-            Offload::On => 65_535,
-            Offload::Off => 1,
+        let word = match offload {
+            Offload::On => "on",
+            Offload::Off => "off",
         };
         for (end, _) in self.ends() {
-            end.ns.ip(&format!("link set eth0 gso_max_segs {segments}"))?;
+            end.ns.run(&format!("ethtool -K eth0 tso {word} tx-udp-segmentation {word}"))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use selvedge_esp::{PeerPrefixes, Suite};
-use selvedge_tunnel::keeper::message::{Install, Request};
+use selvedge_tunnel::keeper::message::{Install, Report, Request};
 use selvedge_tunnel::keeper::{Client, Mode, Options};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -27,8 +27,8 @@ pub enum Kind {
     Direct,
     /// Two agents.
     Selvedge,
-    /// The datapath of the agents alone, keyed by hand.
-    SelvedgeChaCha,
+    /// The datapath of the agents alone, keyed by hand: no firewall, no key exchange.
+    Keeper(Suite),
     /// With so many threads.
     Boringtun(u8),
     /// wireguard-go.
@@ -38,10 +38,11 @@ pub enum Kind {
 }
 
 /// Every kind, in the order of the table.
-pub const KINDS: [Kind; 7] = [
+pub const KINDS: [Kind; 8] = [
     Kind::Direct,
     Kind::Selvedge,
-    Kind::SelvedgeChaCha,
+    Kind::Keeper(Suite::Aes256Gcm),
+    Kind::Keeper(Suite::ChaCha20Poly1305),
     Kind::Boringtun(4),
     Kind::Boringtun(1),
     Kind::WireguardGo,
@@ -67,12 +68,12 @@ impl Kind {
     pub fn title(self) -> String {
         match self {
             Kind::Direct => "none (veth)".to_owned(),
-            Kind::Selvedge => "Selvedge, user-space ESP, AES-GCM".to_owned(),
-            Kind::SelvedgeChaCha => "Selvedge, user-space ESP, ChaCha20-Poly1305".to_owned(),
+            Kind::Selvedge => "Selvedge agents, AES-256-GCM".to_owned(),
+            Kind::Keeper(suite) => format!("Selvedge datapath alone, {}", cipher(suite)),
             Kind::Boringtun(1) => "boringtun-cli, 1 thread".to_owned(),
             Kind::Boringtun(threads) => format!("boringtun-cli, {threads} threads (its default)"),
             Kind::WireguardGo => "wireguard-go".to_owned(),
-            Kind::Strongswan => "strongSwan charon, kernel-libipsec, AES-GCM".to_owned(),
+            Kind::Strongswan => "strongSwan kernel-libipsec, AES-256-GCM".to_owned(),
         }
     }
 
@@ -80,7 +81,7 @@ impl Kind {
     pub fn mtu(self) -> u32 {
         match self {
             Kind::Direct => 1500,
-            Kind::Selvedge | Kind::SelvedgeChaCha | Kind::Strongswan => 1400,
+            Kind::Selvedge | Kind::Keeper(_) | Kind::Strongswan => 1400,
             Kind::Boringtun(_) | Kind::WireguardGo => 1420,
         }
     }
@@ -90,7 +91,7 @@ impl Kind {
         match self {
             Kind::Direct => "",
             Kind::Selvedge => "selvedge-agent run --config config.json --credentials tls (\"datapath\": \"user\")",
-            Kind::SelvedgeChaCha => "selvedge-agent keeper RUN-DIR user sv0 1400 500 4500, keys installed by the bench",
+            Kind::Keeper(_) => "selvedge-agent keeper RUN-DIR user sv0 1400 500 4500, keys installed by the bench",
             Kind::Boringtun(1) => "boringtun-cli --foreground --disable-drop-privileges --threads 1 DEVICE; wg set …",
             Kind::Boringtun(_) => "boringtun-cli --foreground --disable-drop-privileges DEVICE; wg set …",
             Kind::WireguardGo => "wireguard-go --foreground DEVICE; wg set …",
@@ -102,7 +103,8 @@ impl Kind {
         match self {
             Kind::Direct => "d".to_owned(),
             Kind::Selvedge => "s".to_owned(),
-            Kind::SelvedgeChaCha => "c".to_owned(),
+            Kind::Keeper(Suite::ChaCha20Poly1305) => "kc".to_owned(),
+            Kind::Keeper(_) => "ka".to_owned(),
             Kind::Boringtun(threads) => format!("b{threads}"),
             Kind::WireguardGo => "w".to_owned(),
             Kind::Strongswan => "i".to_owned(),
@@ -113,7 +115,7 @@ impl Kind {
     pub fn process(self) -> Option<&'static str> {
         match self {
             Kind::Direct => None,
-            Kind::Selvedge | Kind::SelvedgeChaCha => Some("selvedge-agent"),
+            Kind::Selvedge | Kind::Keeper(_) => Some("selvedge-agent"),
             Kind::Boringtun(_) => Some("boringtun-cli"),
             Kind::WireguardGo => Some("wireguard-go"),
             Kind::Strongswan => Some("charon-systemd"),
@@ -138,7 +140,7 @@ impl Tunnel {
                     daemons.push(agent(end, other, authority)?);
                 }
             }
-            Kind::SelvedgeChaCha => clients = keyed_by_hand(&link)?,
+            Kind::Keeper(suite) => clients = keyed_by_hand(&link, suite)?,
             Kind::Boringtun(_) | Kind::WireguardGo => daemons = wireguard(kind, &link)?,
             Kind::Strongswan => daemons = strongswan(&link, authority)?,
         }
@@ -165,6 +167,14 @@ pub fn peer_program(name: &str) -> Result<PathBuf> {
         bail!("{} is not there: lab/tools/bench-peers brings it", path.display());
     }
     Ok(path)
+}
+
+fn cipher(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Aes128Gcm => "AES-128-GCM",
+        Suite::Aes256Gcm => "AES-256-GCM",
+        Suite::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+    }
 }
 
 fn logs(link: &Link) -> String {
@@ -225,27 +235,34 @@ pub fn start_node(
     Daemon::start(command, &end.dir.join(format!("{program}.log")))
 }
 
-fn keyed_by_hand(link: &Link) -> Result<Vec<Client>> {
+fn keyed_by_hand(link: &Link, suite: Suite) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for (end, other) in link.ends() {
         let options = Options { tun: "sv0".to_owned(), ..Options::new(end.dir.join("run"), Mode::User) };
         let program = programs::find("selvedge-agent")?;
-        let client = end.ns.enter(|| Ok(Client::spawn(&program, "keeper", &options)?))?;
+        let mut client = end.ns.enter(|| Ok(Client::spawn(&program, "keeper", &options)?))?;
         let peers = vec![PeerPrefixes { id: 1, prefixes: vec![other.network.parse()?] }];
         client.send(&Request::SetPeers { peers, more: false })?;
         let spi = |letter: &str| if letter == "a" { 0x1000 } else { 0x2000 };
-        let key = |letter: &str| Zeroizing::new(vec![letter.as_bytes()[0]; Suite::ChaCha20Poly1305.keymat_len()]);
+        let key = |letter: &str| Zeroizing::new(vec![letter.as_bytes()[0]; suite.keymat_len()]);
         client.send(&Request::Install(Install {
             peer: 1,
             spi_in: spi(end.letter),
             spi_out: spi(other.letter),
-            suite: Suite::ChaCha20Poly1305,
+            suite,
             key_in: key(end.letter),
             key_out: key(other.letter),
             local: format!("{}:4500", end.outer).parse()?,
             remote: format!("{}:4500", other.outer).parse()?,
             send: true,
         }))?;
+        client.send(&Request::List)?;
+        // A refusal comes before the list.
+        let answer = wait("the keeper's answer", PATIENCE, || client.recv()?.context("none"))?;
+        match answer {
+            Report::SaList { pairs, .. } if pairs.len() == 1 => {}
+            other => bail!("the keeper says {other:?}"),
+        }
         inner_on(end, "sv0")?;
         end.ns.ip(&format!("route add {} dev sv0 src {}", other.network, end.inner))?;
         clients.push(client);
@@ -306,7 +323,8 @@ const PLUGINS: &str = "random nonce openssl pem pkcs1 pkcs8 x509 pubkey constrai
 pub fn charon(end: &End, credentials: &super::credentials::Credentials, connections: &str) -> Result<Daemon> {
     let dir = end.dir.display();
     inner_on(end, "lo")?;
-    // Limits on half-open callers are out of the way (0 would not lift the last, but make it 1), and the tables sized as strongSwan's documentation advises for many SAs.
+    // Limits on half-open callers are out of the way (block_threshold = 0 would not lift it but make it 1), and the
+    // tables are sized as strongSwan's documentation advises for many SAs.
     let settings = format!(
         "charon-systemd {{\n load = {PLUGINS}\n cookie_threshold = 100000\n cookie_threshold_ip = 100000\n \
          block_threshold = 100000\n ikesa_table_size = 1024\n \
@@ -341,7 +359,7 @@ fn strongswan(link: &Link, authority: &Authority) -> Result<Vec<Daemon>> {
             "connections {{ net {{\n local_addrs = {}\n remote_addrs = {}\n version = 2\n \
              proposals = aes128gcm16-prfsha256-x25519\n local {{ auth = pubkey\n certs = tls.crt\n id = bench.{} }}\n \
              remote {{ auth = pubkey\n id = bench.{} }}\n \
-             children {{ net {{ local_ts = {}\n remote_ts = {}\n esp_proposals = aes128gcm16 }} }}\n}} }}\n",
+             children {{ net {{ local_ts = {}\n remote_ts = {}\n esp_proposals = aes256gcm16 }} }}\n}} }}\n",
             end.outer, other.outer, end.letter, other.letter, end.network, other.network
         );
         daemons.push(charon(end, &authority.issue(&format!("bench.{}", end.letter))?, &connections)?);

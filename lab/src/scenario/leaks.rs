@@ -43,7 +43,7 @@ pub fn tunnel_down(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     }
     report.check("8c", "the connector uninstalled", || {
         sealed(fabric, &["edge-1", "edge-2"], |fabric| {
-            fabric.clean("cloud-1")?;
+            fabric.stop_and_clean("cloud-1")?;
             Ok(String::new())
         })
     });

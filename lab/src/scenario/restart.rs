@@ -27,16 +27,15 @@ pub fn killed(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
 
 /// All edges are back within five seconds, with and without what the old process left behind.
 pub fn connector_restarted(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
-    for (number, what, clean) in
-        [("2a", "connector killed and started", false), ("2b", "connector cleaned and started", true)]
-    {
-        report.check(number, &format!("{what}: all tunnels back"), || {
+    let ways: [(&str, &str, fn(&mut Fabric, &str) -> Result<()>); 3] = [
+        ("2a", "killed", Fabric::kill),
+        ("2b", "cleaned", Fabric::clean),
+        ("2c", "stopped and cleaned", Fabric::stop_and_clean),
+    ];
+    for (number, what, end) in ways {
+        report.check(number, &format!("connector {what} and started: all tunnels back"), || {
             let streams = [fabric.traffic("edge-1", "cloud-2")?, fabric.traffic("edge-2", "cloud-1")?];
-            if clean {
-                fabric.clean("cloud-1")?;
-            } else {
-                fabric.kill("cloud-1")?;
-            }
+            end(fabric, "cloud-1")?;
             let started = Instant::now();
             fabric.start_program("cloud-1")?;
             for stream in &streams {

@@ -65,7 +65,7 @@ fn a_caller_that_confirms_nothing_is_sent_the_new_pair_after_a_moment() {
     net.start(a);
     net.run_secs(1);
     assert_eq!(net.nodes[b].sending.get(&id(a)), Some(&old));
-    net.run_secs(2);
+    net.run(Duration::from_millis(1400));
     assert_ne!(net.nodes[b].sending.get(&id(a)), Some(&old));
     assert_eq!(net.live(b, a).len(), 1);
 }
@@ -95,6 +95,20 @@ fn a_restarted_responder_is_noticed_by_its_answer_to_a_life_sign() {
 }
 
 #[test]
+fn a_check_of_life_finds_a_restarted_responder_even_right_after_the_start() {
+    let mut net = Net::new(1);
+    net.now = Duration::from_secs(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    net.call(a, b, "192.0.2.10:500");
+    net.wait_joined(a, b, Duration::from_secs(1));
+    net.restart(b);
+    net.act(a, |endpoint, now| endpoint.check_liveness(now, id(b)));
+    net.run_secs(1);
+    net.assert_joined(a, b);
+}
+
+#[test]
 fn suspicion_is_rate_limited_and_harmless() {
     let (mut net, a, b) = joined();
     net.start_traffic();
@@ -107,6 +121,23 @@ fn suspicion_is_rate_limited_and_harmless() {
     net.run_secs(30);
     net.assert_settled(a, b);
     net.assert_no_esp_lost();
+}
+
+#[test]
+fn the_old_ike_sa_stays_while_the_answer_that_makes_the_new_one_is_lost() {
+    let (mut net, a, b) = joined();
+    let lost = net.now + Duration::from_secs(8);
+    net.filter =
+        Some(Box::new(|packet| packet.ike().is_none_or(|(exchange, response, _)| exchange != 35 || !response)));
+    net.act(a, |endpoint, now| endpoint.handle_suspicion(now, id(b)));
+    net.run_until(Duration::from_secs(20), "the loss", |net| net.now >= lost);
+    assert!(net.established(a, b).is_some());
+    net.filter = None;
+    net.run_secs(20);
+    net.assert_settled(a, b);
+    for node in [a, b] {
+        assert_eq!(net.count(node, |event| matches!(event, Event::PeerDown { .. })), 0);
+    }
 }
 
 #[test]
@@ -178,6 +209,18 @@ fn a_peer_whose_configured_address_changed_is_called_there() {
     );
     net.run_secs(10);
     assert_eq!(net.count(a, |event| matches!(event, Event::ChildUp { .. })), ups, "where it is, is still configured");
+}
+
+#[test]
+fn a_call_to_an_address_that_is_configured_no_more_is_given_up_at_once() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.edge-2", "192.0.2.20");
+    net.call(a, b, "192.0.2.10:500");
+    net.run_secs(2);
+    let of_a = net.peer(a, b, &["192.0.2.20:500"]);
+    net.set_peers(a, vec![of_a]);
+    net.wait_joined(a, b, Duration::from_secs(1));
 }
 
 #[test]

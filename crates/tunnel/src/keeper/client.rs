@@ -121,6 +121,12 @@ impl Client {
         send(&self.connection, request)
     }
 
+    /// Ends the keeper once it has carried out what it was sent before, and waits until it is gone.
+    pub fn stop(self) -> Result<()> {
+        send(&self.connection, &Request::Stop)?;
+        await_end(&self.connection)
+    }
+
     /// The next report; `None` when there is none now: wait until the descriptor is readable.
     pub fn recv(&mut self) -> Result<Option<Report>> {
         recv(&self.connection, &mut self.buffer)
@@ -146,12 +152,16 @@ pub fn stop(run_dir: &Path) -> Result<bool> {
         Err(ClientError::Closed) | Ok(()) => {}
         Err(error) => return Err(error),
     }
+    await_end(&connection).map(|()| true)
+}
+
+fn await_end(connection: &Connection) -> Result<()> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let began = Instant::now();
     loop {
-        match recv(&connection, &mut buffer) {
-            Err(ClientError::Closed) => return Ok(true),
-            Ok(None) => wait(&connection, began)?,
+        match recv(connection, &mut buffer) {
+            Err(ClientError::Closed) => return Ok(()),
+            Ok(None) => wait(connection, began)?,
             Ok(Some(_)) | Err(ClientError::Malformed(_)) => {}
             Err(error) => return Err(error),
         }

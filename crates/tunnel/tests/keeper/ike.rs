@@ -34,6 +34,20 @@ fn datagrams_pass_both_ports_and_families_in_both_modes() {
 }
 
 #[test]
+fn what_was_sent_before_the_end_leaves() {
+    let lab = Lab::new(Mode::Kernel);
+    let (a, mut b) = (lab.a.client(), lab.b.client());
+    for nth in 0..50 {
+        send(&lab.a, &a, 4500, "192.0.2.2:4500", &[nth]);
+    }
+    a.stop().unwrap();
+    for nth in 0..50 {
+        assert_eq!(next(&mut b), ike("192.0.2.2:4500", "192.0.2.11:4500", &[nth]));
+    }
+    assert!(Client::connect(&lab.a.options.run_dir).unwrap().is_none());
+}
+
+#[test]
 fn what_comes_while_there_is_no_client_is_told_to_the_next() {
     for mode in [Mode::Kernel, Mode::User] {
         let lab = Lab::new(mode);

@@ -1,0 +1,141 @@
+//! What went through the tunnels, what was dropped, and what silence means.
+
+use std::collections::BTreeMap;
+
+use selvedge_esp::{DropReason, Drops, PeerStatus as UserCounters};
+use selvedge_ike::{Now, PeerId};
+
+use crate::error::{Context as _, Result};
+use crate::keeper::message::Request;
+use crate::pair::{Pair, Traffic};
+use crate::tunnels::Tunnels;
+
+/// The user-space datapath's counters, as last reported.
+#[derive(Default)]
+pub(crate) struct Counters {
+    peers: BTreeMap<PeerId, UserCounters>,
+    /// The parts of the next report that have come.
+    growing: Option<BTreeMap<PeerId, UserCounters>>,
+    drops: Drops,
+    /// Reports that have come whole.
+    reports: u32,
+}
+
+impl Counters {
+    /// A part of the counters came.
+    pub(crate) fn take(&mut self, drops: Drops, peers: Vec<UserCounters>, more: bool) {
+        let first = self.growing.is_none();
+        let growing = self.growing.get_or_insert_with(BTreeMap::new);
+        growing.extend(peers.into_iter().map(|p| (PeerId(p.id), p)));
+        if first {
+            self.drops = drops;
+        }
+        if !more {
+            self.peers = self.growing.take().unwrap_or_default();
+            self.reports = self.reports.wrapping_add(1);
+        }
+    }
+}
+
+impl Tunnels {
+    /// A peer that is sent to and sends nothing back may have lost its state: its key exchange will tell.
+    pub(crate) fn look_for_silence(&mut self, now: Now) {
+        self.silence_at = None;
+        let traffic = match self.traffic() {
+            Ok(traffic) => traffic,
+            Err(error) => {
+                log::debug!("read the tunnels' counters: {error}");
+                return;
+            }
+        };
+        for (id, peer) in &mut self.peers {
+            // Somebody deleted SAs, or they ran into a hard limit.
+            let has = |pair: &Pair| self.kernel.as_ref().is_none_or(|kernel| kernel.has(pair));
+            if peer.sending().is_some_and(|pair| !has(pair)) {
+                log::warn!(
+                    "{}: its security associations are gone from the kernel",
+                    self.ids.name(*id).unwrap_or_default()
+                );
+                self.endpoint.rekey_child(now, *id);
+            }
+            let Some((present, _)) = traffic.get(id) else { continue };
+            let before = std::mem::replace(&mut peer.seen, *present);
+            if present.packets_in > before.packets_in {
+                self.endpoint.handle_inbound(now, *id);
+            } else if present.packets_out > before.packets_out {
+                self.endpoint.check_liveness(now, *id);
+            }
+        }
+    }
+
+    /// Makes the user-space datapath's counters those of now.
+    pub(crate) fn refresh_counters(&mut self, now: Now) -> Result<()> {
+        if self.kernel.is_none() {
+            let before = self.counters.reports;
+            self.keeper.send(&Request::Counters).context(|| "ask the keeper for its counters".to_owned())?;
+            while self.counters.reports == before {
+                let report = self.await_report()?;
+                self.take(now, report);
+            }
+        }
+        Ok(())
+    }
+
+    /// Traffic and refused packets of every peer; in user mode as of the last report, and a new one is asked for.
+    pub(crate) fn traffic(&mut self) -> Result<BTreeMap<PeerId, (Traffic, u64)>> {
+        if let Some(kernel) = &mut self.kernel {
+            return kernel.traffic().context(|| "read the kernel's SAs".to_owned());
+        }
+        self.keeper.send(&Request::Counters).context(|| "ask the keeper for its counters".to_owned())?;
+        Ok(self.counters.peers.iter().map(|(id, p)| (*id, (user_traffic(p), received_drops(&p.drops)))).collect())
+    }
+
+    pub(crate) fn dropped_sent(&self, id: PeerId) -> u64 {
+        self.counters.peers.get(&id).map_or(0, |p| sent_drops(&p.drops))
+    }
+
+    pub(crate) fn unclaimed_drops(&self) -> &Drops {
+        &self.counters.drops
+    }
+}
+
+fn user_traffic(peer: &UserCounters) -> Traffic {
+    Traffic {
+        bytes_in: peer.received.bytes,
+        packets_in: peer.received.packets,
+        bytes_out: peer.sent.bytes,
+        packets_out: peer.sent.packets,
+    }
+}
+
+const SENT: [DropReason; 5] =
+    [DropReason::NotIp, DropReason::NoSa, DropReason::Exhausted, DropReason::TooLong, DropReason::NotSent];
+
+fn sent_drops(drops: &Drops) -> u64 {
+    SENT.iter().map(|reason| drops.get(*reason)).sum()
+}
+
+fn received_drops(drops: &Drops) -> u64 {
+    DropReason::ALL.iter().filter(|reason| !SENT.contains(reason)).map(|reason| drops.get(*reason)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(id: u32, packets: u64) -> UserCounters {
+        let received = selvedge_esp::Traffic { packets, bytes: packets };
+        UserCounters { id, outbound: None, received, sent: received, drops: Drops::default() }
+    }
+
+    #[test]
+    fn a_report_in_parts_counts_when_it_is_whole() {
+        let mut counters = Counters::default();
+        counters.take(Drops::default(), vec![peer(1, 5)], true);
+        assert!(counters.peers.is_empty() && counters.reports == 0);
+        counters.take(Drops::default(), vec![peer(2, 7)], false);
+        assert_eq!((counters.peers.len(), counters.reports), (2, 1));
+        counters.take(Drops::default(), vec![peer(2, 8)], false);
+        assert_eq!((counters.peers.len(), counters.reports), (1, 2), "a peer that is gone is not counted on");
+    }
+}
