@@ -36,6 +36,7 @@ lab-test: build
 	$(BIN)/selvedge-lab test
 
 bench: setup-test build
+	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
 	lab/tools/bench-peers
 	$(BIN)/selvedge-lab bench
 

@@ -36,21 +36,8 @@ impl Capture {
     pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
         let mut command = ns.command("tcpdump");
         // Immediately, so that nothing waits in a buffer; and only so much of each packet that many fit into the ring.
-        command.args([
-            "--immediate-mode",
-            "-n",
-            "-U",
-            "-s",
-            "4096",
-            "-B",
-            "16384",
-            "-Z",
-            "root",
-            "-i",
-            device,
-            "-w",
-            "-",
-        ]);
+        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", "65536", "-Z", "root"]);
+        command.args(["-i", device, "-w", "-"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);
         let mut said = String::new();
@@ -154,6 +141,16 @@ impl Verdict {
     pub fn plain_text(&self, expected: &[&str]) -> Vec<&str> {
         let known = |packet: &str| expected.iter().any(|host| packet.contains(host));
         self.plain.iter().map(String::as_str).filter(|packet| !known(packet)).collect()
+    }
+
+    /// Leaves out what comes from addresses that begin like one of these.
+    pub fn ignore_from(&mut self, senders: &[&str]) {
+        let ignored = |kind: &str| {
+            let sender = kind.split_once(" > ").and_then(|(before, _)| before.rsplit(' ').next());
+            sender.is_some_and(|sender| senders.iter().any(|prefix| sender.starts_with(prefix)))
+        };
+        self.kinds.retain(|kind, _| !ignored(kind));
+        self.plain.retain(|kind| !ignored(kind));
     }
 
     /// One line: how many of what.
@@ -273,6 +270,10 @@ mod tests {
         assert_eq!(verdict.plain_text(&[]), ["TCP 192.0.2.1 > 192.0.2.2"]);
         assert!(verdict.plain_text(&["192.0.2.1"]).is_empty());
         assert_eq!(verdict.summary(), "2 UDP 4500, 1 ESP, 2 others");
+        verdict.ignore_from(&["192.0.2.2"]);
+        assert_eq!(verdict.unexpected(&[]).len(), 2);
+        verdict.ignore_from(&["192.0.2.1"]);
+        assert!(verdict.unexpected(&[]).is_empty() && verdict.plain_text(&[]).is_empty());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Everything that proves the fabric works, in one run: the matrix with either firewall and either datapath, and the
 //! scenarios with either datapath. What runs on this machine's kernel and what runs in the guest go side by side.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+/// Lines shown of a job that breaks off.
+const LAST: usize = 12;
 
 struct Job {
     what: &'static str,
@@ -83,9 +87,12 @@ impl Job {
             }
         }
         let status = child.wait()?;
-        let (passed, failed) = seen.count.unwrap_or_default();
-        // It may also end before it has counted anything.
-        let failed = if status.success() { failed } else { failed.max(1) };
+        let (passed, mut failed) = seen.count.unwrap_or_default();
+        if !status.success() && failed == 0 {
+            // It ended before it had counted anything.
+            seen.last.iter().for_each(|line| println!("  {}: {line}", self.what));
+            failed = 1;
+        }
         Ok(Outcome { what: self.what, took: start.elapsed(), passed, failed })
     }
 }
@@ -95,11 +102,16 @@ impl Job {
 struct Seen {
     count: Option<(usize, usize)>,
     failure: bool,
+    last: VecDeque<String>,
 }
 
 impl Seen {
     /// Whether a line is to be shown: a failed row, and what it says until the next row.
     fn matters(&mut self, line: &str) -> bool {
+        self.last.push_back(line.to_owned());
+        if self.last.len() > LAST {
+            self.last.pop_front();
+        }
         self.count = count(line).or(self.count);
         self.failure = if line.contains("  FAIL") {
             true

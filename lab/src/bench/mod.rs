@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, default_value_t = 2000)]
     pings: usize,
     /// Tunnels set up with each IKE responder; 0 leaves this part out.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1000)]
     handshakes: usize,
     /// Only the tunnels whose name contains this; may be given several times.
     #[arg(long)]
@@ -385,7 +385,10 @@ fn head(options: &Options) -> String {
          mean something elsewhere.\n\n- machine: {}\n- each tunnel has a link of its own: two network namespaces and one \
          veth pair (MTU 1500); all tunnels stand all the time\n- {} rounds, in each of which every tunnel has its turn: iperf3 for {} s \
          with 1 TCP stream, {} s with 4 (on both kinds of link), {} round trips of 64 bytes over UDP; the median of the rounds counts\n- CPU \
-         seconds per Gbit are user and system time of the tunnel's processes of both ends\n- ratios to boringtun are to the better of its two lines\n- RSS is that of all processes of one end, \
+         seconds per Gbit are user and system time of the tunnel's processes of both ends; what the kernel does for them \
+         in the name of others is not in it\n- the agents' line has their firewall rules and policy routing in \
+         it, no other line has any: \"datapath alone\" is to be compared with the other tunnels packet for packet, \
+         and with the agents to see what the rules cost\n- ratios to boringtun are to the better of its two lines\n- RSS is that of all processes of one end, \
          before the first round and after the last\n\n## Tunnels\n",
         machine(),
         options.rounds,
@@ -441,7 +444,6 @@ fn versions() -> Vec<String> {
 /// Of the package that has kernel-libipsec.
 fn strongswan_version() -> Option<String> {
     let mut command = Command::new("dpkg-query");
-    command.args(["-W", "-f", "${Version}", "libcharon-extra-plugins", "charon-systemd"]);
-    let both = exec::run(&mut command).ok()?;
-    both.get(..both.len() / 2).map(str::to_owned)
+    command.args(["-W", "-f", "${Version}\n", "libcharon-extra-plugins", "charon-systemd"]);
+    exec::run(&mut command).ok()?.lines().next().map(str::to_owned)
 }

@@ -42,10 +42,21 @@ pub fn tunnel_down(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
         });
     }
     report.check("8c", "the connector uninstalled", || {
-        sealed(fabric, &["edge-1", "edge-2"], |fabric| {
-            fabric.stop_and_clean("cloud-1")?;
-            Ok(String::new())
-        })
+        let capture = start_capture(fabric)?;
+        fabric.stop_and_clean("cloud-1")?;
+        call_everything(fabric, &["edge-1", "edge-2"])?;
+        let mut verdict = capture.stop()?;
+        // What the cloud still answers is not the fabric's concern any more.
+        verdict.ignore_from(&[
+            "172.16.0.",
+            "10.244.",
+            "203.0.113.2:",
+            "203.0.113.10",
+            "fd00:172:",
+            "fd00:244:",
+            "2001:db8:",
+        ]);
+        Ok(format!("on the wire {}", extra::sealed(&verdict)?))
     });
     report.check("8c", "the connector installed again: tunnels back", || {
         recovery(fabric, |fabric| fabric.start_program("cloud-1"))
@@ -75,11 +86,15 @@ fn recovery(fabric: &mut Fabric, event: impl FnOnce(&mut Fabric) -> Result<()>) 
 
 /// Does it, has these nodes and their pods call everything on the other side, and looks at the wire.
 fn sealed(fabric: &mut Fabric, callers: &[&str], event: impl FnOnce(&mut Fabric) -> Result<String>) -> Result<String> {
-    let capture = Capture::start(&fabric.lab.wan.ns, Wan::BRIDGE, &fabric.lab.dir.join("down.pcap"))?;
+    let capture = start_capture(fabric)?;
     let said = event(fabric)?;
     call_everything(fabric, callers)?;
     let seen = extra::sealed(&capture.stop()?)?;
     Ok(format!("{said}{}on the wire {seen}", if said.is_empty() { "" } else { "; " }))
+}
+
+fn start_capture(fabric: &Fabric) -> Result<Capture> {
+    Capture::start(&fabric.lab.wan.ns, Wan::BRIDGE, &fabric.lab.dir.join("down.pcap"))
 }
 
 /// From pods and hosts to pods, from pods to hosts and Services, between edges and from side to side. Host to host is

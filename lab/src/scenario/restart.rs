@@ -27,7 +27,8 @@ pub fn killed(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
 
 /// All edges are back within five seconds, with and without what the old process left behind.
 pub fn connector_restarted(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
-    let ways: [(&str, &str, fn(&mut Fabric, &str) -> Result<()>); 3] = [
+    type Way = fn(&mut Fabric, &str) -> Result<()>;
+    let ways: [(&str, &str, Way); 3] = [
         ("2a", "killed", Fabric::kill),
         ("2b", "cleaned", Fabric::clean),
         ("2c", "stopped and cleaned", Fabric::stop_and_clean),
