@@ -46,6 +46,12 @@ pub fn rss() -> Result<u64> {
     Err(Error::new("read the resident memory: neither smaps_rollup nor status gives it"))
 }
 
+/// All memory of this machine in KiB.
+pub fn total_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context(|| "read /proc/meminfo")?;
+    kib_of(&text, "MemTotal:").ok_or_else(|| Error::new("/proc/meminfo does not say MemTotal"))
+}
+
 fn kib_of(text: &str, label: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
 }

@@ -1,10 +1,11 @@
 //! What is measured on a tunnel: throughput with its CPU time, and round-trip times.
 
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::link::Link;
@@ -55,8 +56,8 @@ pub fn throughput(tunnel: &Tunnel, streams: u32, seconds: u32) -> Result<Through
     })
 }
 
-/// Round-trip times of 64 bytes over UDP, one at a time, sorted.
-pub fn round_trips(link: &Link, count: usize) -> Result<Vec<Duration>> {
+/// Round-trip times of 64 bytes over UDP, one at a time, sorted; and how many of `count` had no answer within a second.
+pub fn round_trips(link: &Link, count: usize) -> Result<(Vec<Duration>, usize)> {
     let server = link.b.ns.enter(|| Ok(UdpSocket::bind((link.b.inner, ECHO_PORT))?))?;
     let client = link.a.ns.enter(|| {
         let socket = UdpSocket::bind((link.a.inner, 0))?;
@@ -76,19 +77,31 @@ pub fn round_trips(link: &Link, count: usize) -> Result<Vec<Duration>> {
             }
         });
         let measure = || {
-            let mut times = Vec::with_capacity(count);
-            let mut buffer = [0; 2048];
+            let (mut times, mut lost) = (Vec::with_capacity(count), 0);
+            let (mut request, mut buffer) = ([0x5a; 64], [0; 2048]);
             // The first ones warm caches and neighbour tables.
             for nth in 0..count + 50 {
+                request[..8].copy_from_slice(&(nth as u64).to_be_bytes());
                 let start = Instant::now();
-                client.send(&[0x5a; 64])?;
-                client.recv(&mut buffer).context("UDP echo")?;
-                if nth >= 50 {
-                    times.push(start.elapsed());
+                client.send(&request)?;
+                // What was lost and comes late is not the answer.
+                let answered = loop {
+                    match client.recv(&mut buffer) {
+                        Ok(len) if buffer[..len] == request => break true,
+                        Ok(_) => {}
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                match answered {
+                    true if nth >= 50 => times.push(start.elapsed()),
+                    true => {}
+                    false => lost += 1,
                 }
+                ensure!(lost <= 20, "{lost} of {nth} datagrams had no answer");
             }
             times.sort();
-            Ok(times)
+            Ok((times, lost))
         };
         let times = measure();
         over.store(true, Ordering::Relaxed);

@@ -25,14 +25,14 @@ use ike::{Handshakes, Responder};
 use link::Offload;
 use measure::Throughput;
 use process::Memory;
-use report::{Table, median};
+use report::{Spread, Table, median};
 use tunnel::{KINDS, Kind, Tunnel};
 
 /// What is measured, and for how long.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// How often each tunnel has its turn.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Seconds of each iperf3 run.
     #[arg(long, default_value_t = 3)]
@@ -66,6 +66,8 @@ struct Figures {
     /// Median and 99th percentile of each turn, in microseconds.
     median: Vec<f64>,
     p99: Vec<f64>,
+    /// Round trips that did not come about.
+    lost: usize,
     before: Memory,
     after: Memory,
 }
@@ -94,8 +96,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for (tunnel, figures) in &mut tunnels {
         figures.before = process::memory(&tunnel.pids_a)?;
     }
+    let mut loads = Vec::new();
     for round in 1..=options.rounds {
-        for (tunnel, figures) in &mut tunnels {
+        // Another begins each round, and they are spread over the list: a burst of other work that lasts some turns
+        // does not hit the same ones again.
+        let first = (round as usize * 3) % tunnels.len();
+        for index in (first..tunnels.len()).chain(0..first) {
+            loads.push(load());
+            let (tunnel, figures) = &mut tunnels[index];
             let text = turn(options, tunnel, figures).with_context(|| tunnel.kind.title())?;
             progress.progress(&format!("round {round}, {}: {text}", tunnel.kind.title()));
         }
@@ -128,7 +136,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for line in &skipped {
         let _ = write!(text, "\nSKIPPED {line}\n");
     }
-    let document = format!("{}\n{text}\n{}", head(options), tail(&used));
+    let document = format!("{}\n{text}\n{}", head(options, &loads), tail(&used));
     println!("\n{document}");
     if options.write {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
@@ -169,12 +177,13 @@ fn turn(options: &Options, tunnel: &Tunnel, figures: &mut Figures) -> Result<Str
         figures.four[offload as usize].push(four);
     }
     tunnel.link.set_offload(Offload::On)?;
-    let trips = measure::round_trips(&tunnel.link, options.pings)?;
+    let (trips, lost) = measure::round_trips(&tunnel.link, options.pings)?;
     let at = |part: f64| {
         let index = (trips.len().saturating_sub(1) as f64 * part) as usize;
         trips.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e6)
     };
     let _ = write!(text, "{:.0} µs", at(0.5));
+    figures.lost += lost;
     figures.median.push(at(0.5));
     figures.p99.push(at(0.99));
     Ok(text)
@@ -185,12 +194,12 @@ fn mbit(run: &Throughput) -> f64 {
 }
 
 impl Figures {
-    fn mbit(runs: &[Throughput]) -> f64 {
-        median(&runs.iter().map(mbit).collect::<Vec<_>>())
+    fn mbit(runs: &[Throughput]) -> Spread {
+        Spread::of(&runs.iter().map(mbit).collect::<Vec<_>>())
     }
 
-    fn cpu_per_gbit(runs: &[Throughput]) -> f64 {
-        median(&runs.iter().map(|run| run.cpu / run.gbit).collect::<Vec<_>>())
+    fn cpu_per_gbit(runs: &[Throughput]) -> Spread {
+        Spread::of(&runs.iter().map(|run| run.cpu / run.gbit).collect::<Vec<_>>())
     }
 }
 
@@ -220,14 +229,14 @@ fn throughput_table(tunnels: &[(Tunnel, Figures)], offload: Offload) -> Table {
     for (tunnel, f) in tunnels {
         let mut row = vec![tunnel.kind.title()];
         for speed in speeds {
-            row.push(format!("{:.0}", speed(f, index)));
-            row.push(ratio(speed(f, index), direct.map(|f| speed(f, index))));
-            row.push(ratio(speed(f, index), boringtun.iter().map(|f| speed(f, index)).reduce(f64::max)));
+            row.push(speed(f, index).text(0));
+            row.push(ratio(speed(f, index).median, direct.map(|f| speed(f, index).median)));
+            row.push(ratio(speed(f, index).median, boringtun.iter().map(|f| speed(f, index).median).reduce(f64::max)));
         }
         for cost in costs {
-            row.push(if cost(f, index) > 0.0 { format!("{:.2}", cost(f, index)) } else { "-".to_owned() });
-            let least = boringtun.iter().map(|f| cost(f, index)).reduce(f64::min);
-            row.push(ratio(least.unwrap_or(0.0), Some(cost(f, index))));
+            row.push(if cost(f, index).median > 0.0 { cost(f, index).text(2) } else { "-".to_owned() });
+            let least = boringtun.iter().map(|f| cost(f, index).median).reduce(f64::min);
+            row.push(ratio(least.unwrap_or(0.0), Some(cost(f, index).median)));
         }
         row.push(f.one[index].iter().chain(&f.four[index]).map(|run| run.retransmits).sum::<u64>().to_string());
         table.push(row);
@@ -242,6 +251,7 @@ fn other_table(tunnels: &[(Tunnel, Figures)]) -> Table {
         "RTT median, µs",
         "added",
         "RTT p99, µs",
+        "lost",
         "RSS before, MB",
         "RSS after, MB",
         "PSS after, MB",
@@ -252,6 +262,7 @@ fn other_table(tunnels: &[(Tunnel, Figures)]) -> Table {
         row.push(format!("{:.0}", median(&f.median)));
         row.push(direct.map_or("-".to_owned(), |direct| format!("{:.0}", median(&f.median) - direct)));
         row.push(format!("{:.0}", median(&f.p99)));
+        row.push(f.lost.to_string());
         row.extend([f.before.rss, f.after.rss, f.after.pss].map(megabytes));
         table.push(row);
     }
@@ -379,18 +390,23 @@ charon's limits on half-open callers are lifted and its IKE SA table is sized fo
 const SIZES: &str = "As they ship (profile release-edge), ESP in user space. Each is two processes of one file: the \
 program and the keeper of its sockets; RSS counts the pages that both share twice, PSS once.";
 
-fn head(options: &Options) -> String {
+fn head(options: &Options, loads: &[f64]) -> String {
     format!(
         "# Benchmarks\n\nMade by `selvedge-lab bench` (`make bench`); every number comes from one run on one machine, and only the ratios \
-         mean something elsewhere.\n\n- machine: {}\n- each tunnel has a link of its own: two network namespaces and one \
+         mean something elsewhere.\n\n- machine: {}\n- load average before each turn: {:.1} to {:.1}, median {:.1}; wall-clock figures suffer from other \
+         work on the machine, CPU time per Gbit less\n- each tunnel has a link of its own: two network namespaces and one \
          veth pair (MTU 1500); all tunnels stand all the time\n- {} rounds, in each of which every tunnel has its turn: iperf3 for {} s \
-         with 1 TCP stream, {} s with 4 (on both kinds of link), {} round trips of 64 bytes over UDP; the median of the rounds counts\n- CPU \
+         with 1 TCP stream, {} s with 4 (on both kinds of link), {} round trips of 64 bytes over UDP; the median of the rounds counts, least and most stand beside \
+         it; the order changes from round to round\n- CPU \
          seconds per Gbit are user and system time of the tunnel's processes of both ends; what the kernel does for them \
          in the name of others is not in it\n- the agents' line has their firewall rules and policy routing in \
          it, no other line has any: \"datapath alone\" is to be compared with the other tunnels packet for packet, \
          and with the agents to see what the rules cost\n- ratios to boringtun are to the better of its two lines\n- RSS is that of all processes of one end, \
          before the first round and after the last\n\n## Tunnels\n",
         machine(),
+        loads.iter().copied().fold(f64::INFINITY, f64::min),
+        loads.iter().copied().fold(0.0, f64::max),
+        median(loads),
         options.rounds,
         options.seconds,
         options.seconds,
@@ -403,9 +419,7 @@ fn machine() -> String {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, m)| m);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default().to_owned();
-    format!("{model}, {cores} cores, Linux {}; load average at the end {load}", kernel.trim())
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
 fn tail(kinds: &[Kind]) -> String {
@@ -439,6 +453,12 @@ fn versions() -> Vec<String> {
     lines.extend(ask(Path::new("iperf3"), "--version"));
     lines.extend(ask(Path::new("wg"), "--version"));
     lines
+}
+
+/// Load average of the last minute.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
 /// Of the package that has kernel-libipsec.

@@ -42,6 +42,29 @@ impl Table {
     }
 }
 
+/// The middle one of several measurements, and how far they lie apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// See [`median`].
+    pub median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Of all these.
+    pub fn of(values: &[f64]) -> Self {
+        let (least, most) =
+            values.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
+        Self { median: median(values), least, most }
+    }
+
+    /// With so many decimals.
+    pub fn text(&self, decimals: usize) -> String {
+        format!("{:.decimals$} ({:.decimals$}–{:.decimals$})", self.median, self.least, self.most)
+    }
+}
+
 /// The middle one; 0 of none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

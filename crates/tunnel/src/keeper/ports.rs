@@ -3,13 +3,16 @@
 use super::message::{Keepalive, PortState, SendIke};
 use super::{Mode, Options};
 use selvedge_linux::netlink::{Protocol, Socket};
-use selvedge_linux::{Family, Result, UdpPort};
+use selvedge_linux::{Family, Result, UdpPort, process};
 use std::io;
 use std::net::SocketAddr;
 
-/// Holds a burst while the other direction is served or the client restarts, and costs a small gateway little when
-/// somebody floods it.
-const SOCKET_BUFFERS: usize = 1 << 20;
+/// Bytes of a socket's buffers: they hold a burst while the other direction is served or the client restarts. A burst of
+/// fast senders fills more than 4 MB; on a small gateway a flood must not take its memory.
+const SOCKET_BUFFERS: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
+
+/// The part of the machine's memory that such a buffer may take.
+const MEMORY_SHARE: u64 = 64;
 
 pub(super) struct Port {
     pub(super) number: u16,
@@ -74,7 +77,9 @@ impl Ports {
 }
 
 fn prepare(socket: &UdpPort, encap: bool, mode: Mode) -> Result<()> {
-    socket.set_buffers(SOCKET_BUFFERS)?;
+    let share = process::total_memory().unwrap_or(0) * 1024 / MEMORY_SHARE;
+    let bytes = share.clamp(*SOCKET_BUFFERS.start(), *SOCKET_BUFFERS.end());
+    socket.set_buffers(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     match (mode, socket.set_ipsec_bypass()) {
         (Mode::Kernel, bypass) => {
             bypass?;
