@@ -206,6 +206,18 @@ fn credentials_that_do_not_fit_are_refused_by_name() {
 }
 
 #[test]
+fn what_is_in_the_way_of_tunnels_is_named_and_waited_for() {
+    let site = Site::new("way", "nftables");
+    site.sh("ip link add selvedge0 type veth peer name other0");
+    let _agent = site.start("agent.log");
+    let status = site.await_status("make the TUN device");
+    assert!(status.contains("selvedge0"), "{status}");
+    assert!(site.snapshot().contains("unreachable 10.244.0.0/24"), "without tunnels nothing may leave in clear");
+    site.sh("ip link del selvedge0");
+    site.await_status("\"state\":\"connecting\"");
+}
+
+#[test]
 fn check_tells_good_from_bad() {
     let site = Site::new("check", "auto");
     let config = site.path("etc/config.json");

@@ -40,6 +40,10 @@ pub(crate) struct Node {
     pub(crate) epoch: u32,
     pub(crate) datapath: Option<(Mode, String)>,
     problems: Vec<String>,
+    /// Why there are no tunnels.
+    tunnel_problem: Option<String>,
+    /// When the tunnels were started last.
+    started_at: Option<Duration>,
     notes: Vec<String>,
     dirty: bool,
     retry: Duration,
@@ -61,6 +65,8 @@ impl Node {
             epoch: 0,
             datapath: None,
             problems: Vec::new(),
+            tunnel_problem: None,
+            started_at: None,
             notes: Vec::new(),
             dirty: false,
             retry: RETRY_FIRST,
@@ -86,7 +92,7 @@ impl Node {
 
     /// What does not work, then what could be better.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.problems.iter().chain(&self.notes)
+        self.tunnel_problem.iter().chain(&self.problems).chain(&self.notes)
     }
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
@@ -115,7 +121,13 @@ impl Node {
         if let Err(error) = tunnels.handle_keeper(now) {
             log::warn!("{error}; starting it again");
             self.tunnels = None;
-            self.start_tunnels(now);
+            if self.started_at.is_some_and(|at| at + RETRY_CAP <= now.mono) {
+                self.start_tunnels(now);
+            } else {
+                // One that ends again and again is not started without a pause.
+                self.tunnel_problem = Some(error.to_string());
+                self.dirty = true;
+            }
         }
     }
 
@@ -138,10 +150,13 @@ impl Node {
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if let Some(tunnels) = &mut self.tunnels {
             tunnels.handle_timeout(now);
-        } else if self.apply_at.is_some_and(|at| at <= now.mono) {
-            self.start_tunnels(now);
         }
         if self.apply_at.is_some_and(|at| at <= now.mono) {
+            self.apply_at = None;
+            self.retry = (self.retry * 2).min(RETRY_CAP);
+            if self.tunnels.is_none() {
+                self.start_tunnels(now);
+            }
             self.written = None;
             self.dirty = true;
         }
@@ -168,8 +183,13 @@ impl Node {
         for problem in problems.iter().filter(|p| !self.problems.contains(p)) {
             log::error!("{problem}");
         }
-        self.retry = if problems.is_empty() { RETRY_FIRST } else { (self.retry * 2).min(RETRY_CAP) };
-        self.apply_at = Some(now.mono + if problems.is_empty() { REASSERT } else { self.retry });
+        let good = problems.is_empty() && self.tunnel_problem.is_none();
+        if good {
+            self.retry = RETRY_FIRST;
+        }
+        let pause = if good { REASSERT } else { self.retry };
+        // What happens in between does not put off the next attempt.
+        self.apply_at = Some(self.apply_at.unwrap_or(Duration::MAX).min(now.mono + pause));
         self.problems = problems;
     }
 
@@ -226,6 +246,7 @@ impl Node {
         let Some(credentials) = loaded.credentials.clone().filter(|_| config.role != Role::Cloud) else {
             self.shutdown(now);
             self.datapath = None;
+            self.tunnel_problem = None;
             return;
         };
         let done = self.choose_datapath(config.datapath).and_then(|mode| match &mut self.tunnels {
@@ -240,6 +261,12 @@ impl Node {
                 }
                 let client = keeper::Client::spawn(&self.program, "keeper", &options)
                     .context(|| "start the keeper".to_owned())?;
+                if let Some(problem) = &client.welcome().tun_problem {
+                    let problem = Error::new(format!("make the TUN device: {problem}"));
+                    drop(client);
+                    keeper::stop(&self.options.run_dir).context(|| "stop the keeper".to_owned())?;
+                    return Err(problem);
+                }
                 for port in client.welcome().ports.iter().filter(|p| !p.bound) {
                     let why = port.problem.as_deref().unwrap_or("unknown");
                     log::warn!("UDP port {} is not ours: {why}", port.port);
@@ -248,15 +275,22 @@ impl Node {
                     Tunnels::open(now, &config, credentials, client).context(|| "start the tunnels".to_owned())?;
                 self.tunnels = Some(tunnels);
                 self.epoch += 1;
+                self.started_at = Some(now.mono);
                 Ok(())
             }
         });
         match done {
-            Ok(()) => self.handle_network(now),
+            Ok(()) => {
+                self.tunnel_problem = None;
+                self.handle_network(now);
+            }
             Err(error) => {
-                log::error!("{error}");
-                self.problems.push(error.to_string());
-                self.apply_at = Some(now.mono + self.retry);
+                let text = error.to_string();
+                if self.tunnel_problem.as_ref() != Some(&text) {
+                    log::error!("{text}");
+                }
+                self.tunnel_problem = Some(text);
+                self.dirty = true;
             }
         }
     }
