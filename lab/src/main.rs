@@ -134,6 +134,7 @@ fn clean_up_on_signals() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            suite::stop();
             guest::stop();
             netns::stop();
             let _ = std::fs::remove_dir_all(topology::run_dir(std::process::id()));

@@ -4,13 +4,19 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use crate::netns::kill;
 
 /// Lines shown of a job that breaks off.
 const LAST: usize = 12;
+
+/// Process ids of the jobs that run.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 struct Job {
     what: &'static str,
@@ -62,6 +68,15 @@ pub fn run() -> Result<ExitCode> {
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Ends the jobs that run; each takes its laboratory down.
+pub fn stop() {
+    running().drain(..).for_each(|pid| kill(pid, Signal::TERM));
+}
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { what, took, passed, failed } = self;
@@ -79,6 +94,7 @@ impl Job {
             .stdout(Stdio::piped())
             .spawn()
             .context("start")?;
+        running().push(child.id());
         let mut seen = Seen::default();
         let output = child.stdout.take().context("its output")?;
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -86,6 +102,8 @@ impl Job {
                 println!("  {}: {line}", self.what);
             }
         }
+        // No longer to be ended once its number may be another's.
+        running().retain(|pid| *pid != child.id());
         let status = child.wait()?;
         let (passed, mut failed) = seen.count.unwrap_or_default();
         if !status.success() && failed == 0 {
