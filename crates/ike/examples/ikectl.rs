@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use selvedge_ike::{
-    Child, Config, Credentials, Crypto, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector,
+    Child, Config, Credentials, Crypto, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector, Wall,
 };
 
 const PEER: PeerId = PeerId(1);
@@ -115,7 +115,7 @@ struct Node {
 impl Node {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Now { mono: self.start.elapsed(), wall }
+        Now { mono: self.start.elapsed(), wall: Wall::Is(wall) }
     }
 
     fn run(&mut self, inputs: &Receiver<Input>) -> Result<(), Box<dyn Error>> {

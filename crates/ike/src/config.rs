@@ -11,8 +11,26 @@ use crate::ts::TrafficSelector;
 pub struct Now {
     /// Since an arbitrary origin; never runs backwards.
     pub mono: Duration,
-    /// Unix time in seconds, for certificates and for reports to people only.
-    pub wall: u64,
+    /// The calendar, for certificates and for reports to people only.
+    pub wall: Wall,
+}
+
+/// Unix time in seconds, and how well it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// The clock is set.
+    Is(u64),
+    /// The clock is not set, or nobody knows whether it is: it is this time or later.
+    AtLeast(u64),
+}
+
+impl Wall {
+    /// The seconds, however well known.
+    pub fn seconds(self) -> u64 {
+        match self {
+            Self::Is(seconds) | Self::AtLeast(seconds) => seconds,
+        }
+    }
 }
 
 /// Names a peer between the endpoint and its user.

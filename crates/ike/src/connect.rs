@@ -96,6 +96,7 @@ impl Endpoint {
             entry.retry_at = None;
             entry.attempt = 0;
         }
+        self.drop_expired(now, id);
         self.schedule(id);
     }
 
@@ -119,7 +120,7 @@ impl Endpoint {
     /// Keeps the sentence for the status.
     pub(crate) fn note(&mut self, now: Now, id: Option<PeerId>, failure: &Failure) {
         if let Some(entry) = id.and_then(|id| self.directory.get_mut(id)) {
-            entry.last_error = Some(LastError { reason: failure.to_string(), wall: now.wall });
+            entry.last_error = Some(LastError { reason: failure.to_string(), wall: now.wall.seconds() });
         }
     }
 

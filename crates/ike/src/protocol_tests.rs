@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::auth;
 use crate::child;
-use crate::config::{Config, Now, Peer, PeerId};
+use crate::config::{Config, Now, Peer, PeerId, Wall};
 use crate::credentials::Credentials;
 use crate::crypto::{Aead, Crypto, CryptoError, Group, Prf, PrivateValue, RingCrypto};
 use crate::der;
@@ -27,7 +27,7 @@ use crate::wire::{
     self, Auth, AuthMethod, Chain, Delete, Exchange, Id, Ke, Notify, Payloads, Protocol, Sealed, notify, payload,
 };
 
-const NOW: Now = Now { mono: Duration::from_secs(1), wall: 1_800_000_000 };
+const NOW: Now = Now { mono: Duration::from_secs(1), wall: Wall::Is(1_800_000_000) };
 
 fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
     static CA: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
@@ -416,12 +416,12 @@ fn both_signature_formats_are_verified() {
     let verify = |auth: &Auth<'_>, octets: &[u8]| {
         auth::verify(&crypto, &credentials, NOW.wall, "beijing.node-1", &certs, auth, octets)
     };
-    assert_eq!(verify(auth, octets), Ok(()));
+    assert!(verify(auth, octets).is_ok_and(|proof| proof.wall == NOW.wall.seconds() && proof.until > proof.wall));
     let bad = Err(CertificateFailure::BadSignature { of: "beijing.node-1".into() });
     assert_eq!(verify(auth, b"other octets"), bad);
     let raw = raw_signature(auth.value);
     let old = Auth { method: AuthMethod::EcdsaP256Sha256, value: &raw };
-    assert_eq!(verify(&old, octets), Ok(()));
+    assert_eq!(verify(&old, octets), verify(auth, octets));
     assert_eq!(verify(&old, b"other octets"), bad);
     assert_eq!(verify(&Auth { value: &raw[1..], ..old }, octets), bad);
     assert_eq!(verify(&Auth { method: AuthMethod::Other(2), ..old }, octets), bad);

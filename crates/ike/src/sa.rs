@@ -100,6 +100,8 @@ pub(crate) struct IkeSa {
     pub(crate) confirmed: bool,
     /// IKE SAs that the peer has lost, by our SPI: their pairs are used until the peer is sure to have this one's.
     pub(crate) supersedes: Vec<u64>,
+    /// The end of the certificate by which the peer is authenticated, in seconds since 1970.
+    pub(crate) until: u64,
 }
 
 impl IkeSa {
@@ -139,6 +141,7 @@ impl IkeSa {
             provisional: false,
             confirmed: role == Role::Initiator,
             supersedes: Vec::new(),
+            until: 0,
         }
     }
 
@@ -157,6 +160,7 @@ impl IkeSa {
         heir.keys = Some(keys);
         heir.born = self.born;
         heir.established = self.established;
+        heir.until = self.until;
         heir.provisional = true;
         heir.confirmed = self.confirmed;
         heir.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);

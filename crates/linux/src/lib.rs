@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod capabilities;
+pub mod clock;
 mod error;
 mod family;
 pub mod file;

@@ -58,7 +58,7 @@ fn execute(program: &Program, command: Command) -> Result<()> {
             }
             let status: status::Status =
                 miniserde::json::from_str(&text).context(|| "the running program is of another version".to_owned())?;
-            print(&view::human(&status, clock::Clock::new(0).now().wall))
+            print(&view::human(&status))
         }
         Command::Clean(options) => {
             network_admin()?;

@@ -10,8 +10,9 @@ use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Role};
 use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
 use selvedge_tunnel::keeper::{self, Mode};
-use selvedge_tunnel::{Now, Tunnels, kernel_unusable};
+use selvedge_tunnel::{Credentials, Now, Tunnels, kernel_unusable};
 
+use crate::clock::Calendar;
 use crate::error::Context as _;
 use crate::firewall::Firewall;
 use crate::kernel::Kernel;
@@ -34,6 +35,9 @@ pub(crate) struct Node {
     /// What the firewall was brought to last; looked at again only when it is time to.
     written: Option<Ruleset>,
     loaded: Option<Loaded>,
+    /// When the certificate that was loaded last begins.
+    issued: Option<u64>,
+    calendar: Calendar,
     pub(crate) config_error: Option<String>,
     pub(crate) tunnels: Option<Tunnels>,
     /// Counts the `tunnels` there have been.
@@ -60,6 +64,8 @@ impl Node {
             forward_drop: false,
             written: None,
             loaded: None,
+            issued: None,
+            calendar: Calendar::default(),
             config_error: None,
             tunnels: None,
             epoch: 0,
@@ -80,6 +86,12 @@ impl Node {
 
     pub(crate) fn certificate_not_after(&self) -> Option<u64> {
         self.loaded.as_ref()?.credentials.as_ref()?.not_after()
+    }
+
+    /// A time that has come, although the clock said less: a certificate was issued then.
+    pub(crate) fn poll_later(&mut self) -> Option<u64> {
+        let issued = self.issued.take();
+        issued.or_else(|| self.tunnels.as_mut().and_then(Tunnels::poll_later))
     }
 
     pub(crate) fn config_source(&self) -> &'static str {
@@ -166,6 +178,13 @@ impl Node {
         self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at).min()
     }
 
+    /// Looks whether certificates have ended.
+    pub(crate) fn handle_clock(&mut self, now: Now) {
+        if let Some(tunnels) = self.tunnels.as_mut().filter(|_| self.calendar.is_due(now)) {
+            tunnels.handle_clock(now);
+        }
+    }
+
     /// Applies what changed since the last time.
     pub(crate) fn apply(&mut self, now: Now) {
         if self.tunnels.as_mut().is_some_and(Tunnels::poll_paths_changed) {
@@ -226,6 +245,7 @@ impl Node {
         if before != network(config) {
             self.remove_cni(before);
         }
+        self.issued = loaded.credentials.as_ref().and_then(Credentials::not_before);
         self.loaded = Some(loaded);
         self.start_tunnels(now);
         self.dirty = true;

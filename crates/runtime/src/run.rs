@@ -55,7 +55,7 @@ enum Input {
 async fn serve(program: &Program, options: Options) -> Result<()> {
     source::private_dir(&options.run_dir)?;
     let visitors = listen(&options.status_socket())?;
-    let clock = Clock::new(source::last_good_time(&options));
+    let mut clock = Clock::new(&options.state_dir);
     let exe = std::env::current_exe().context(|| "find this program's file".to_owned())?;
     let mut node = Node::new(options, exe)?;
     let mut network = link::monitor().context(|| "watch the network".to_owned())?;
@@ -76,7 +76,14 @@ async fn serve(program: &Program, options: Options) -> Result<()> {
             node.load(now);
             reload_at = (node.config_error.is_some() || !files.complete).then_some(now.mono + RELOAD);
         }
+        while let Some(wall) = node.poll_later() {
+            clock.learn(wall);
+        }
+        node.handle_clock(clock.now());
         node.apply(clock.now());
+        if let Err(error) = clock.keep(now, node.certificate_not_after()) {
+            log::warn!("{error}");
+        }
         if epoch != (node.epoch, node.tunnels.is_some()) {
             epoch = (node.epoch, node.tunnels.is_some());
             keeper_fd = watch_fd(node.tunnels.as_ref().map(|t| t.keeper_fd()))?;

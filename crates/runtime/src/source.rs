@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use selvedge_linux::file;
@@ -67,11 +67,6 @@ pub(crate) fn delivered(options: &Options) -> Result<Loaded> {
 /// What was in force before.
 pub(crate) fn last_good(options: &Options) -> Result<Loaded> {
     load(&options.state_dir.join("config.json"), &options.state_dir.join("tls"), "last good copy")
-}
-
-/// When the last good copy was written, in seconds since 1970: the clock cannot be earlier.
-pub(crate) fn last_good_time(options: &Options) -> u64 {
-    fs::metadata(options.state_dir.join("config.json")).map_or(0, |m| u64::try_from(m.mtime()).unwrap_or(0))
 }
 
 /// Reads one configuration file and says in a sentence what is wrong with it.

@@ -20,6 +20,8 @@ pub struct Status {
     pub firewall: String,
     /// The configuration in force.
     pub config: ConfigStatus,
+    /// What time it is.
+    pub clock: ClockStatus,
     /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
     #[serde(rename = "certificateNotAfter")]
     pub certificate_not_after: Option<u64>,
@@ -42,6 +44,15 @@ pub struct ConfigStatus {
     pub source: String,
     /// Why the file's present content is not in force.
     pub error: Option<String>,
+}
+
+/// The calendar as the program goes by it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// False: it is that time or later, and nobody vouches for the system's clock.
+    pub set: bool,
 }
 
 /// One peer.

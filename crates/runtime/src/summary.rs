@@ -1,11 +1,11 @@
 //! Makes the [`Status`] of a running node.
 
 use selvedge_model::{Role, Via};
-use selvedge_tunnel::Now;
+use selvedge_tunnel::{Now, Wall};
 
 use crate::cli::Program;
 use crate::node::Node;
-use crate::status::{ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
+use crate::status::{ClockStatus, ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
 
 pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
     let report = node.tunnels.as_mut().map(|t| t.report(now));
@@ -18,6 +18,7 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
             source: node.config_source().to_owned(),
             error: node.config_error.clone(),
         },
+        clock: ClockStatus { time: now.wall.seconds(), set: matches!(now.wall, Wall::Is(_)) },
         ..Status::default()
     };
     match &node.datapath {

@@ -24,5 +24,5 @@ pub use ids::REQIDS;
 pub use kernel::{flush_kernel_sas, unusable as kernel_unusable};
 pub use pair::{Traffic, TunnelPath};
 pub use report::{Drops, PeerReport, Report};
-pub use selvedge_ike::{Credentials, Now};
+pub use selvedge_ike::{Credentials, Now, Utc, Wall};
 pub use tunnels::{Refusal, Tunnels};

@@ -59,6 +59,7 @@ pub struct Tunnels {
     /// Something happened since `keepalives` were set.
     keepalives_stale: bool,
     pub(crate) paths_changed: bool,
+    later: Option<u64>,
     pub(crate) silence_at: Option<Duration>,
     pub(crate) counters: Counters,
     /// When each was last seen.
@@ -94,6 +95,7 @@ impl Tunnels {
             keepalives: Vec::new(),
             keepalives_stale: false,
             paths_changed: true,
+            later: None,
             silence_at: None,
             counters: Counters::default(),
             problems: BTreeMap::new(),
@@ -192,6 +194,17 @@ impl Tunnels {
     /// True once after tunnels came up, went down or moved: routes and policies are to be planned anew.
     pub fn poll_paths_changed(&mut self) -> bool {
         std::mem::take(&mut self.paths_changed)
+    }
+
+    /// To be called every hour and when the calendar jumps: certificates may have ended.
+    pub fn handle_clock(&mut self, now: Now) {
+        self.endpoint.handle_clock(now);
+        self.drain(now);
+    }
+
+    /// A time that has come, in seconds since 1970, although the clock said less.
+    pub fn poll_later(&mut self) -> Option<u64> {
+        self.later.take()
     }
 
     /// Where the tunnels that are up run.
@@ -330,6 +343,7 @@ impl Tunnels {
             }
             Event::PeerDown { peer, reason } => log::warn!("{}: {reason}", self.name(peer)),
             Event::Refused { remote, claimed, reason } => self.refuse(remote, claimed, reason),
+            Event::Later { wall } => self.later = Some(wall),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector};
+use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector, Wall};
 use selvedge_linux::poll::{Interest, poll};
 use serde_json::{Value, json};
 
@@ -178,7 +178,7 @@ fn selector(net: &str) -> Result<TrafficSelector> {
 
 fn now(since: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    Now { mono: since.elapsed(), wall }
+    Now { mono: since.elapsed(), wall: Wall::Is(wall) }
 }
 
 /// Lets all call, [`AT_ONCE`] at a time, until all are up.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use selvedge_ike::{
     Child, Config, Endpoint, Established, Event, Now, Peer, PeerId, PeerState, PeerStatus, RingCrypto, TrafficSelector,
+    Wall,
 };
 
 use crate::pki;
@@ -55,6 +56,8 @@ pub struct Node {
     pub sending: BTreeMap<PeerId, u32>,
     pub events: Vec<Event>,
     pub nat: Option<Nat>,
+    /// What its calendar says, if that is not what it is.
+    pub wall: Option<Wall>,
     /// ESP packets of peers received, and those that could not be.
     pub esp_ok: u32,
     pub esp_lost: u32,
@@ -117,7 +120,13 @@ impl Net {
     }
 
     pub fn now(&self) -> Now {
-        Now { mono: self.now, wall: pki::WALL + self.now.as_secs() }
+        Now { mono: self.now, wall: Wall::Is(pki::WALL + self.now.as_secs()) }
+    }
+
+    /// The present as a node knows it.
+    fn now_at(&self, node: usize) -> Now {
+        let now = self.now();
+        Now { wall: self.nodes[node].wall.unwrap_or(now.wall), ..now }
     }
 
     pub fn add(&mut self, name: &str, ip: &str) -> usize {
@@ -132,6 +141,7 @@ impl Net {
             sending: BTreeMap::new(),
             events: Vec::new(),
             nat: None,
+            wall: None,
             esp_ok: 0,
             esp_lost: 0,
         });
@@ -151,7 +161,7 @@ impl Net {
 
     pub fn configure(&mut self, node: usize, change: impl FnOnce(&mut Config)) {
         change(&mut self.nodes[node].config);
-        let (now, config) = (self.now(), self.nodes[node].config.clone());
+        let (now, config) = (self.now_at(node), self.nodes[node].config.clone());
         self.endpoint(node).set_config(now, config);
     }
 
@@ -173,7 +183,7 @@ impl Net {
 
     pub fn set_peers(&mut self, node: usize, peers: Vec<Peer>) {
         self.nodes[node].peers.clone_from(&peers);
-        let (now, ip) = (self.now(), self.nodes[node].ip);
+        let (now, ip) = (self.now_at(node), self.nodes[node].ip);
         let endpoint = self.endpoint(node);
         endpoint.set_peers(now, peers.clone());
         for peer in peers {
@@ -232,7 +242,7 @@ impl Net {
 
     /// Does something with an endpoint and handles what comes out.
     pub fn act(&mut self, node: usize, act: impl FnOnce(&mut Endpoint, Now)) {
-        let now = self.now();
+        let now = self.now_at(node);
         act(self.endpoint(node), now);
         self.drain(node);
     }
@@ -268,13 +278,13 @@ impl Net {
     }
 
     fn step(&mut self) {
-        let now = self.now();
         if let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let packet = entry.remove();
             self.deliver(packet);
             return;
         }
         for node in 0..self.nodes.len() {
+            let now = self.now_at(node);
             let due = |endpoint: &mut Endpoint| endpoint.poll_timeout().is_some_and(|at| at <= now.mono);
             if let Some(endpoint) = self.nodes[node].endpoint.as_mut().filter(|endpoint| {
                 let endpoint: &Endpoint = endpoint;
@@ -321,7 +331,7 @@ impl Net {
                         node.sending.remove(peer);
                     }
                 }
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Refused { .. } => {}
+                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Refused { .. } | Event::Later { .. } => {}
             }
             node.events.push(event);
         }
@@ -426,7 +436,7 @@ impl Net {
                 }
             }
         }
-        let now = self.now();
+        let now = self.now_at(index);
         let node = &mut self.nodes[index];
         let Some(endpoint) = &mut node.endpoint else { return };
         match packet.payload {
