@@ -24,10 +24,25 @@ pub struct Program {
 impl Program {
     /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
     pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(ns, dir, program, arguments, &[])
+    }
+
+    fn start_with(
+        ns: &Netns,
+        dir: &Path,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, std::ffi::OsString)],
+    ) -> Result<Self> {
         let log = dir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = ns.command(find(program)?);
-        command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        command
+            .args(arguments)
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
         Ok(Self { child, name: program.to_owned(), log })
     }
@@ -101,6 +116,17 @@ pub struct Status {
     pub drops: Vec<Drops>,
     /// When the node's certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<u64>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// The calendar as a program goes by it.
+#[derive(Debug, Deserialize)]
+pub struct Clock {
+    /// Seconds since 1970; it may be later unless `set`.
+    pub time: u64,
+    /// Whether somebody vouches for it.
+    pub set: bool,
 }
 
 impl Status {
@@ -171,8 +197,11 @@ pub struct Folders {
     /// `ca.crt`, `tls.crt`, `tls.key`.
     pub credentials: PathBuf,
     run: PathBuf,
-    state: PathBuf,
+    /// What is kept over a boot.
+    pub state: PathBuf,
     cni: PathBuf,
+    /// A file with the time that the program is to take for the present, instead of the system's clock.
+    pub clock: Option<PathBuf>,
 }
 
 impl Folders {
@@ -185,6 +214,7 @@ impl Folders {
             run: node.dir.join("run"),
             state: node.dir.join("state"),
             cni: node.cni_dir(),
+            clock: None,
         }
     }
 }
@@ -200,7 +230,20 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         arguments.extend(["--cni-dir", &cni]);
     }
     std::fs::create_dir_all(&folders.cni)?;
-    Program::start(&node.ns, &node.dir, program_of(node), &arguments)
+    let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
+    Program::start_with(&node.ns, &node.dir, program_of(node), &arguments, &clock)
+}
+
+/// The environment of a program whose calendar stands at the time in a file (libfaketime).
+fn faked_clock(file: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
+    vec![
+        // The loader puts the folder of this architecture's libraries for `$LIB`.
+        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1".into()),
+        ("FAKETIME_TIMESTAMP_FILE", file.into()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("TZ", "UTC".into()),
+    ]
 }
 
 /// What the program of a node says about itself.

@@ -188,6 +188,7 @@ impl Node {
                 Event::PeerUp { remote, .. } => format!("peer-up remote={remote}"),
                 Event::PeerDown { reason, .. } => format!("peer-down {reason}"),
                 Event::Refused { remote, claimed, reason } => format!("refused {remote} {claimed:?} {reason}"),
+                Event::Later { wall } => format!("later {wall}"),
             };
             println!("{line}");
         }

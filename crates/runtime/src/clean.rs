@@ -23,7 +23,7 @@ pub fn clean(options: &Options) -> Result<()> {
     note(firewall::remove_all().context(|| "remove firewall rules".to_owned()));
     note(network().context(|| "remove routes, rules, policies and the device".to_owned()));
     note(cni(options));
-    for path in ["config.json", "tls/ca.crt", "tls/tls.crt", "tls/tls.key"] {
+    for path in ["clock", "config.json", "tls/ca.crt", "tls/tls.crt", "tls/tls.key"] {
         note(remove_file(&options.state_dir.join(path)));
     }
     for path in ["keeper.sock", "keeper.log", "status.sock"] {

@@ -2,6 +2,7 @@
 //! laboratory; where that fails, it gets another.
 
 mod addresses;
+mod clock;
 mod configuration;
 mod credentials;
 mod leaks;
@@ -24,13 +25,14 @@ struct Scenario {
     run: fn(&mut Report, &mut Fabric) -> Result<()>,
 }
 
-const ALL: [Scenario; 11] = [
+const ALL: [Scenario; 12] = [
     Scenario { name: "agent-killed", what: "a program is killed and comes back", run: restart::killed },
     Scenario { name: "connector-restarted", what: "the connector restarts", run: restart::connector_restarted },
     Scenario { name: "peer-unreachable", what: "a peer cannot be reached", run: addresses::peer_unreachable },
     Scenario { name: "bad-configuration", what: "the configuration is spoilt", run: configuration::spoilt },
     Scenario { name: "bad-credentials", what: "credentials are wrong", run: credentials::refused },
     Scenario { name: "renewal", what: "certificates are renewed", run: credentials::renewed },
+    Scenario { name: "clock", what: "clocks are not set", run: clock::unset },
     Scenario { name: "community-changed", what: "an edge leaves and returns", run: membership::community_changed },
     Scenario { name: "foreign-source", what: "foreign sources in a tunnel", run: leaks::foreign_source },
     Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
