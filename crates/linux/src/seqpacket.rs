@@ -1,4 +1,6 @@
 //! Unix sockets that keep message boundaries (`SOCK_SEQPACKET`), between processes of one user.
+//!
+//! Root may be at either end, too, and so may a user to whom root has given the socket, or the folder that it is in.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use crate::user::User;
 
 /// The largest message that may be sent; it fits the default socket buffers.
 pub const MAX_MESSAGE: usize = 65_536;
@@ -57,7 +60,7 @@ impl Listener {
         bind().context(|| format!("listen on {}", path.display()))
     }
 
-    /// Takes the next waiting connection. One from another user (root excepted) is closed and reported as an error.
+    /// Takes the next waiting connection. One from a foreign user is closed and reported as an error.
     pub fn accept(&self) -> Result<Option<Connection>> {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: null address and length are allowed.
@@ -70,8 +73,16 @@ impl Listener {
         };
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
         let connection = Connection { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
-        connection.check_user().context(|| format!("accept on {}", self.path.display()))?;
+        connection.check_user(self.given_to()).context(|| format!("accept on {}", self.path.display()))?;
         Ok(Some(connection))
+    }
+}
+
+impl Listener {
+    /// The owner of the socket's file: we, unless root has changed that.
+    fn given_to(&self) -> Option<u32> {
+        let data = std::fs::symlink_metadata(&self.path).ok()?;
+        ((data.dev(), data.ino()) == self.file).then(|| data.uid())
     }
 }
 
@@ -85,12 +96,14 @@ impl Drop for Listener {
 }
 
 impl Connection {
-    /// Connects to the listener at `path`, which must run as this user or root.
+    /// Connects to the listener at `path`, which must not be a foreign user's.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let what = || format!("connect to {}", path.display());
         let connection = Self { fd: connect(path).context(what)? };
-        connection.check_user().context(what)?;
+        // Root trusts whoever holds the folder: nobody else can have put a socket there.
+        let folder = path.parent().filter(|_| User::is_root()).and_then(|folder| std::fs::metadata(folder).ok());
+        connection.check_user(folder.map(|data| data.uid())).context(what)?;
         Ok(connection)
     }
 
@@ -111,7 +124,7 @@ impl Connection {
         if len > buffer.len() { Err(io::Error::from_raw_os_error(libc::EMSGSIZE)) } else { Ok(len) }
     }
 
-    fn check_user(&self) -> Result<()> {
+    fn check_user(&self, trusted: Option<u32>) -> Result<()> {
         let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: 0 };
         let mut len = std::mem::size_of_val(&peer) as libc::socklen_t;
         // SAFETY: the kernel writes at most `len` bytes into `peer`.
@@ -120,7 +133,7 @@ impl Connection {
         })?;
         // SAFETY: takes no arguments and cannot fail.
         let own = unsafe { libc::geteuid() };
-        if peer.uid == own || peer.uid == 0 {
+        if peer.uid == own || peer.uid == 0 || Some(peer.uid) == trusted {
             return Ok(());
         }
         Err(Error::new(format!("the other end runs as user {}, not as {own}", peer.uid)))

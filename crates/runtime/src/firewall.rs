@@ -51,7 +51,7 @@ impl Firewall {
 
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.
     pub(crate) fn forward_drop() -> bool {
-        let drops = |tool: &Iptables| tool.save_all().is_ok_and(|text| text.contains(":FORWARD DROP"));
+        let drops = |tool: &Iptables| tool.save_all(&iptables::TABLES).is_ok_and(|text| text.contains(":FORWARD DROP"));
         Iptables::candidates(selvedge_linux::Family::V4).iter().any(drops)
     }
 
@@ -106,7 +106,7 @@ fn apply_nft(tool: &Nft, ruleset: &Ruleset) -> Result<bool> {
 
 fn apply_iptables(tool: &Iptables, ruleset: &Ruleset, family: Family) -> Result<bool> {
     let wanted = iptables::tables(ruleset, family);
-    let Some(text) = iptables::update(&tool.save_all()?, &wanted) else { return Ok(false) };
+    let Some(text) = iptables::update(&tool.save_all(&iptables::TABLES)?, &wanted) else { return Ok(false) };
     tool.restore(&text)?;
     Ok(true)
 }
@@ -124,7 +124,7 @@ fn remove_iptables() -> Result<()> {
     for family in [selvedge_linux::Family::V4, selvedge_linux::Family::V6] {
         for tool in Iptables::candidates(family) {
             // A flavour that this kernel does not know has no rules of ours.
-            let Ok(saved) = tool.save_all() else { continue };
+            let Ok(saved) = tool.save_all(&iptables::TABLES) else { continue };
             if let Some(text) = iptables::remove(&saved) {
                 tool.restore(&text)?;
             }
