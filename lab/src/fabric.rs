@@ -36,6 +36,9 @@ pub struct Options {
     /// Loss of every site's uplink, in percent (needs netem in the kernel).
     #[arg(long, default_value_t = 0.0)]
     pub loss: f32,
+    /// Whom connector and agents are to become.
+    #[arg(long)]
+    pub user: Option<String>,
     /// Leave configurations, logs and captures behind.
     #[arg(long)]
     pub keep: bool,
@@ -65,6 +68,7 @@ impl Fabric {
         let quality = LinkQuality { delay_ms: delay, loss_percent: loss };
         let degraded = delay > 0 || loss > 0.0;
         let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
+        lab.nodes.iter_mut().for_each(|node| node.user.clone_from(&options.user));
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
         let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
         let output = lab.dir.join("out");
@@ -153,13 +157,26 @@ impl Fabric {
 
     /// Kills the process that holds a node's sockets and user-space tunnels.
     pub fn kill_keeper(&self, node_name: &str) -> Result<()> {
-        let ns = &self.lab.node(node_name)?.ns;
-        let is_keeper = |pid: &u32| {
+        kill(self.process(node_name, "keeper")?, Signal::KILL);
+        Ok(())
+    }
+
+    /// The process of ours on a node that runs this verb.
+    pub fn process(&self, node_name: &str, verb: &str) -> Result<u32> {
+        let runs = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| String::from_utf8_lossy(program).contains("selvedge-"))
+                && words.next() == Some(verb.as_bytes())
         };
-        let keeper = ns.processes()?.into_iter().find(is_keeper);
-        kill(keeper.with_context(|| format!("no keeper on {node_name}"))?, Signal::KILL);
+        let found = self.lab.node(node_name)?.ns.processes()?.into_iter().find(runs);
+        found.with_context(|| format!("no {verb} on {node_name}"))
+    }
+
+    /// Changes whom a node's program is to become when it is started the next time.
+    pub fn set_user(&mut self, node_name: &str, user: Option<&str>) -> Result<()> {
+        let node = self.lab.nodes.iter_mut().find(|node| node.name == node_name);
+        node.with_context(|| format!("no node {node_name}"))?.user = user.map(str::to_owned);
         Ok(())
     }
 

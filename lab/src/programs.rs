@@ -24,19 +24,20 @@ pub struct Program {
 impl Program {
     /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
     pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(ns, dir, program, arguments, &[])
+        Self::start_file(&find(program)?, ns, dir, arguments, &[])
     }
 
-    fn start_with(
+    fn start_file(
+        file: &Path,
         ns: &Netns,
         dir: &Path,
-        program: &str,
         arguments: &[&str],
         environment: &[(&str, std::ffi::OsString)],
     ) -> Result<Self> {
+        let program = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = dir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = ns.command(find(program)?);
+        let mut command = ns.command(file);
         command
             .args(arguments)
             .envs(environment.iter().cloned())
@@ -44,7 +45,7 @@ impl Program {
             .stdout(output.try_clone()?)
             .stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
-        Ok(Self { child, name: program.to_owned(), log })
+        Ok(Self { child, name: program, log })
     }
 
     /// Whether it still runs; if not, why not.
@@ -103,6 +104,8 @@ pub struct Status {
     pub datapath: String,
     /// `nftables` or `iptables`.
     pub firewall: String,
+    /// User, capabilities and Landlock, in words.
+    pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
     /// The other ends.
@@ -230,8 +233,19 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         arguments.extend(["--cni-dir", &cni]);
     }
     std::fs::create_dir_all(&folders.cni)?;
+    let mut file = find(program_of(node))?;
+    if let Some(user) = &node.user {
+        arguments.extend(["--user", user]);
+        // Where that user can start it again, as the keeper.
+        let reachable = node.dir.join("bin").join(program_of(node));
+        if !reachable.exists() {
+            std::fs::create_dir_all(node.dir.join("bin"))?;
+            std::fs::copy(&file, &reachable)?;
+        }
+        file = reachable;
+    }
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
-    Program::start_with(&node.ns, &node.dir, program_of(node), &arguments, &clock)
+    Program::start_file(&file, &node.ns, &node.dir, &arguments, &clock)
 }
 
 /// The environment of a program whose calendar stands at the time in a file (libfaketime).

@@ -65,11 +65,17 @@ impl User {
         self.take_below(path, DEPTH).context(|| format!("give {} to user {}", path.display(), self.name))
     }
 
-    /// Lets this user use what is at `path` through the user's group, if it may not yet; true if that was so.
+    /// Lets this user use what is at `path` through the user's group, if it may not yet.
     ///
     /// What is a symbolic link, or has a second name, is left alone: it may stand for anything.
-    pub fn share(&self, path: &Path, right: Right) -> Result<bool> {
-        self.allow(path, right).context(|| format!("let user {} read {}", self.name, path.display()))
+    pub fn share(&self, path: &Path, right: Right) -> Result<()> {
+        self.allow(path, right).context(|| format!("let user {} use {}", self.name, path.display()))
+    }
+
+    /// Lets this user read a folder and all that is in it, if the folder is root's: who else may change it could lead
+    /// us to any file.
+    pub fn share_all(&self, folder: &Path) -> Result<()> {
+        self.allow_below(folder, DEPTH).context(|| format!("let user {} read {}", self.name, folder.display()))
     }
 
     /// Becomes this user, in no group but its own.
@@ -105,15 +111,26 @@ impl User {
         Ok(())
     }
 
-    fn allow(&self, path: &Path, right: Right) -> io::Result<bool> {
+    fn allow_below(&self, path: &Path, depth: u32) -> io::Result<()> {
+        self.allow(path, Right::Read)?;
+        let data = std::fs::symlink_metadata(path)?;
+        if data.is_dir() && data.uid() == 0 && depth > 0 {
+            for entry in std::fs::read_dir(path)? {
+                self.allow_below(&entry?.path(), depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn allow(&self, path: &Path, right: Right) -> io::Result<()> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match File::options().read(true).custom_flags(flags).open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(()),
             file => file?,
         };
         let data = file.metadata()?;
         if !data.is_dir() && data.nlink() > 1 {
-            return Ok(false);
+            return Ok(());
         }
         let needed = match right {
             Right::Read if data.is_dir() => 0o5,
@@ -127,12 +144,11 @@ impl User {
             (false, false) => mode,
         };
         if own & needed == needed {
-            return Ok(false);
+            return Ok(());
         }
         std::os::unix::fs::fchown(&file, None, Some(self.gid))?;
         let sticky = if right == Right::Add { 0o1000 } else { 0 };
-        file.set_permissions(Permissions::from_mode(mode | needed << 3 | sticky))?;
-        Ok(true)
+        file.set_permissions(Permissions::from_mode(mode | needed << 3 | sticky))
     }
 }
 

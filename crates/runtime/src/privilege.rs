@@ -11,7 +11,7 @@ use selvedge_linux::process;
 use selvedge_linux::user::{Right, User};
 
 use crate::error::Context as _;
-use crate::source::{CREDENTIAL_FILES, private_dir};
+use crate::source::private_dir;
 use crate::{Error, Options, Result};
 
 /// Routes, xfrm, firewall and TUN; the sockets of the iptables tools; UDP port 500.
@@ -73,13 +73,13 @@ pub(crate) fn give_up(options: &Options, program: &Path) -> Result<String> {
 /// Gives the user what it is to write, and lets it read what root delivers.
 fn hand_over(options: &Options, user: &User) -> Result<()> {
     user.take(&options.run_dir).context(|| "prepare the run directory".to_owned())?;
-    let mut note = |result: selvedge_linux::Result<bool>| {
+    let note = |result: selvedge_linux::Result<()>| {
         if let Err(error) = result {
             // A file that is not there, or a file system that is read-only: it may still do.
             log::debug!("{error}");
         }
     };
-    note(user.take(&options.state_dir).map(|()| true));
+    note(user.take(&options.state_dir));
     for lock in IPTABLES_LOCKS.map(Path::new) {
         // As iptables makes it; later there is no right to.
         let made = File::options().create_new(true).write(true).mode(0o600).open(lock);
@@ -89,14 +89,9 @@ fn hand_over(options: &Options, user: &User) -> Result<()> {
     if let Some(dir) = &options.cni_dir {
         note(user.share(dir, Right::Add));
     }
-    let credentials = CREDENTIAL_FILES.iter().map(|name| options.credentials.join(name));
-    for path in folder_of(&options.config)
-        .into_iter()
-        .chain([options.config.clone(), options.credentials.clone()])
-        .chain(credentials)
-    {
-        note(user.share(&path, Right::Read));
-    }
+    note(folder_of(&options.config).map_or(Ok(()), |folder| user.share(&folder, Right::Read)));
+    note(user.share(&options.config, Right::Read));
+    note(user.share_all(&options.credentials));
     Ok(())
 }
 
