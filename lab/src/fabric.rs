@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rustix::process::Signal;
+use selvedge_linux::user::User;
 use serde_json::Value;
 
 use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
@@ -55,6 +56,8 @@ pub struct Fabric {
     pub manifests: Manifests,
     /// What it writes.
     pub output: PathBuf,
+    /// Whom all programs were to become.
+    user: Option<String>,
     /// How long each tunnel took from the start of the programs: node, peer, time.
     pub set_up: Vec<(String, String, Duration)>,
     /// Namespaces and links; ends last.
@@ -72,7 +75,7 @@ impl Fabric {
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
         let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
         let output = lab.dir.join("out");
-        let mut operator = operate(&lab, &manifests, &output)?;
+        let mut operator = operate(&lab, &manifests, &output, options.user.as_deref())?;
         for node in &lab.nodes {
             let config = Folders::of(node, &output).config;
             wait(&format!("configuration of {}", node.name), STEP, || {
@@ -97,7 +100,8 @@ impl Fabric {
         }
         lab.start_edge_pods()?;
         report.progress("pods run on the CNI networks of flannel and of the agents");
-        let mut fabric = Self { programs: all, operator, manifests, output, set_up: Vec::new(), lab };
+        let mut fabric =
+            Self { programs: all, operator, manifests, output, user: options.user.clone(), set_up: Vec::new(), lab };
         fabric.await_tunnels(started, report)?;
         fabric.manifests.write_endpoints(&fabric.lab)?;
         fabric.await_services().with_context(|| fabric.logs())?;
@@ -182,7 +186,7 @@ impl Fabric {
 
     /// Starts the operator (again).
     pub fn start_operator(&mut self) -> Result<()> {
-        self.operator = operate(&self.lab, &self.manifests, &self.output)?;
+        self.operator = operate(&self.lab, &self.manifests, &self.output, self.user.as_deref())?;
         Ok(())
     }
 
@@ -283,10 +287,15 @@ impl Fabric {
     }
 }
 
-fn operate(lab: &Lab, manifests: &Manifests, output: &Path) -> Result<Program> {
+/// What the operator of another user writes, programs of that user can read.
+fn operate(lab: &Lab, manifests: &Manifests, output: &Path, user: Option<&str>) -> Result<Program> {
     let [from, to] = [&manifests.dir, output].map(Path::to_string_lossy);
     let arguments = ["run", "--manifests", &from, "--out", &to];
-    Program::start(&lab.node("master")?.ns, &lab.dir, "selvedge-operator", &arguments)
+    let ns = &lab.node("master")?.ns;
+    let Some(user) = user else { return Program::start(ns, &lab.dir, "selvedge-operator", &arguments) };
+    std::fs::create_dir_all(output)?;
+    User::named(user)?.take(output)?;
+    Program::start_as(user, ns, &lab.dir, "selvedge-operator", &arguments)
 }
 
 fn in_force(config: &Value, status: &Status) -> Result<()> {

@@ -143,12 +143,15 @@ impl User {
             (false, true) => mode >> 3,
             (false, false) => mode,
         };
-        if own & needed == needed {
+        // What root adds to a shared folder later is the group's, too.
+        let inherit = if data.is_dir() && right == Right::Read { 0o2000 } else { 0 };
+        let kept = data.uid() == self.uid || inherit == 0 || (data.gid() == self.gid && mode & inherit != 0);
+        if own & needed == needed && kept {
             return Ok(());
         }
         std::os::unix::fs::fchown(&file, None, Some(self.gid))?;
         let sticky = if right == Right::Add { 0o1000 } else { 0 };
-        file.set_permissions(Permissions::from_mode(mode | needed << 3 | sticky))
+        file.set_permissions(Permissions::from_mode(mode | needed << 3 | sticky | inherit))
     }
 }
 
