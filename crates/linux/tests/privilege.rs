@@ -145,6 +145,8 @@ fn sockets_are_for_their_user_for_root_and_for_whom_root_gave_them() {
     let listener = as_user(nobody.uid, || Listener::bind(theirs.join("socket")).unwrap());
     Connection::connect(theirs.join("socket")).unwrap();
     assert!(as_user(nobody.uid, || listener.accept().is_ok()), "root may call anybody");
+    fs::set_permissions(theirs.join("socket"), Permissions::from_mode(0o666)).unwrap();
+    assert!(as_user(12345, || Connection::connect(theirs.join("socket")).is_err()), "who is not root may not");
     User::root().take(&theirs).unwrap();
     Connection::connect(theirs.join("socket")).unwrap();
 
