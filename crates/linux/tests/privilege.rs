@@ -1,15 +1,15 @@
 //! Giving up users, capabilities and files, in a process of its own, because there is no way back.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 #![allow(unsafe_code, reason = "one test has threads of other users")]
 
 mod common;
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{fresh_namespace, sh};
 use selvedge_linux::capabilities::{self, Capability};
@@ -22,6 +22,9 @@ const KEEP: [Capability; 3] = [Capability::NetAdmin, Capability::NetRaw, Capabil
 
 /// What the process of its own is told by: the folder to work in.
 const FOLDER: &str = "SELVEDGE_TEST_FOLDER";
+
+/// What it says when it has no way back.
+const RESTRICTED: &str = "restricted";
 
 fn folder(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("selvedge-{}-{name}", std::process::id()));
@@ -42,15 +45,25 @@ fn a_process_keeps_what_it_needs_and_nothing_else() {
         fs::set_permissions(folder.join(path), Permissions::from_mode(0o777)).unwrap();
     }
     fs::copy("/bin/true", folder.join("own/program")).unwrap();
-    let output = Command::new("setpriv")
+    let mut child = Command::new("setpriv")
         .arg("--groups=5,6")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "confined", "--ignored", "--nocapture"])
         .env(FOLDER, &folder)
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.ends_with(&format!("{RESTRICTED}\n")) && said.read_line(&mut text).unwrap() > 0 {}
+    // What the kernel can make again it forgets now: at each time only what nothing else hangs on.
+    for _ in 0..10 {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    }
+    drop(child.stdin.take());
+    said.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success() && text.contains("1 passed"), "{text}");
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -69,6 +82,8 @@ fn confined() {
     let writable = [own.as_path(), Path::new("/proc/sys/net")].map(|path| (path, Access::Write));
     let devices = ["/dev/net/tun", "/dev/null"].map(|path| (Path::new(path), Access::Device));
     let held = landlock::restrict(rules.into_iter().chain(writable).chain(devices), Tcp::Denied).unwrap();
+    println!("{RESTRICTED}");
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
 
     for who in ["self", "thread-self"] {
         let status = fs::read_to_string(format!("/proc/{who}/status")).unwrap();
@@ -99,7 +114,7 @@ fn confined() {
     fs::create_dir(own.join("folder")).unwrap();
     fs::remove_dir(own.join("folder")).unwrap();
     if held.is_none() {
-        eprintln!("no Landlock in this kernel");
+        println!("no Landlock in this kernel");
         return;
     }
     let foreign = folder.join("foreign");
