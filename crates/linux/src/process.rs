@@ -38,16 +38,18 @@ pub fn spawn_detached(program: &Path, args: &[impl AsRef<OsStr>], log: Option<&P
 
 /// Asks for kernel modules that are not there yet; what this kernel does not have is passed over.
 pub fn load_modules(names: &[&str]) {
+    let missing: Vec<_> = names.iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect();
+    if missing.is_empty() {
+        return;
+    }
     // The kernel and the firewall tools ask this program, too.
     let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
     let program = if program.trim().is_empty() { "/sbin/modprobe" } else { program.trim() };
-    for name in names {
-        let mut command = Command::new(program);
-        command.args(["-q", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.status() {
-            Ok(status) => log::debug!("{program} {name}: {status}"),
-            Err(error) => log::debug!("{program} {name}: {error}"),
-        }
+    let mut command = Command::new(program);
+    command.arg("-aq").args(&missing).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match command.status() {
+        Ok(status) => log::debug!("{program} {missing:?}: {status}"),
+        Err(error) => log::debug!("{program} {missing:?}: {error}"),
     }
 }
 
