@@ -239,6 +239,10 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         file = reachable(&node.dir, program_of(node))?;
     }
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
+    if !clock.is_empty() {
+        // The library has files of its own.
+        arguments.push("--no-landlock");
+    }
     Program::start_by(&clock, &file, &node.ns, &node.dir, &arguments)
 }
 

@@ -75,6 +75,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("user") if verb == "run" => {
                 options.user = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?)
             }
+            Long("no-landlock") if verb == "run" => options.landlock = false,
             Long("json") if verb == "status" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -114,6 +115,7 @@ Options:
   --state-dir DIR    last good configuration and credentials [{state}]
 {cni}  --user NAME        run as this user, if started by root: files of the folders above become its own, and
                      configuration and credentials readable for its group
+  --no-landlock      leave all files to users and modes: for firewall tools in unusual places
   --help, --version
 
 Environment:
@@ -170,9 +172,18 @@ mod tests {
     #[test]
     fn help_names_every_option() {
         let Ok(Command::Print(text)) = read("--help") else { panic!("no help") };
-        for word in
-            ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir", "--user"]
-        {
+        for word in [
+            "run",
+            "status",
+            "check",
+            "clean",
+            "--config",
+            "--credentials",
+            "--run-dir",
+            "--state-dir",
+            "--user",
+            "--no-landlock",
+        ] {
             assert!(text.contains(word), "{word}");
         }
         assert!(!text.contains("--cni-dir"));

@@ -15,6 +15,8 @@ pub struct Options {
     pub cni_dir: Option<PathBuf>,
     /// Whom to become when started by root.
     pub user: Option<String>,
+    /// Give up all files but those that are known to be needed, where the kernel can hold us to that.
+    pub landlock: bool,
 }
 
 impl Options {
@@ -27,6 +29,7 @@ impl Options {
             state_dir: format!("/var/lib/{program}").into(),
             cni_dir: cni_dir.map(PathBuf::from),
             user: None,
+            landlock: true,
         }
     }
 

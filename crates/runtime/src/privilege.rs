@@ -61,9 +61,10 @@ pub(crate) fn give_up(options: &Options, program: &Path) -> Result<String> {
     capabilities::keep_only(&CAPABILITIES, user.as_ref())
         .and_then(|()| process::forbid_dumps())
         .context(|| "give up privileges".to_owned())?;
-    let landlock = match restrict(options, program, &own_dirs)? {
-        Some(version) => format!("Landlock version {version}"),
-        None => "no Landlock in this kernel".to_owned(),
+    let landlock = match options.landlock.then(|| restrict(options, program, &own_dirs)).transpose()? {
+        Some(Some(version)) => format!("Landlock version {version}"),
+        Some(None) => "no Landlock in this kernel".to_owned(),
+        None => "Landlock switched off".to_owned(),
     };
     let held = CAPABILITIES.into_iter().filter(|c| capabilities::has(*c).unwrap_or(false));
     let held: Vec<&str> = held.map(Capability::name).collect();

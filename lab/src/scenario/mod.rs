@@ -26,7 +26,7 @@ struct Scenario {
     run: fn(&mut Report, &mut Fabric) -> Result<()>,
 }
 
-const ALL: [Scenario; 12] = [
+const ALL: [Scenario; 13] = [
     Scenario { name: "agent-killed", what: "a program is killed and comes back", run: restart::killed },
     Scenario { name: "connector-restarted", what: "the connector restarts", run: restart::connector_restarted },
     Scenario { name: "peer-unreachable", what: "a peer cannot be reached", run: addresses::peer_unreachable },
