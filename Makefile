@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test bench build check unit lab-test interop fuzz setup setup-test
+.PHONY: help demo test bench build check unit lab-test interop units fuzz setup setup-test
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
@@ -18,7 +18,7 @@ demo: setup build
 build:
 	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
-test: setup-test check unit build interop lab-test
+test: setup-test check unit build interop lab-test units
 
 check:
 	$(CARGO) fmt --all --check
@@ -34,6 +34,10 @@ interop: build
 
 lab-test: build
 	$(BIN)/selvedge-lab test
+
+units: build
+	deploy/systemd/test
+	deploy/systemd/boot-test $(BIN)
 
 bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector

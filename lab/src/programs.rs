@@ -1,5 +1,6 @@
 //! The programs under test: started in a node's namespace, asked for their status, killed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use selvedge_linux::user::User;
 use serde::Deserialize;
 
 use crate::exec;
@@ -24,27 +26,26 @@ pub struct Program {
 impl Program {
     /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
     pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(ns, dir, program, arguments, &[])
+        Self::start_by(&[], &find(program)?, ns, dir, arguments)
     }
 
-    fn start_with(
-        ns: &Netns,
-        dir: &Path,
-        program: &str,
-        arguments: &[&str],
-        environment: &[(&str, std::ffi::OsString)],
-    ) -> Result<Self> {
+    /// As [`Program::start`], as another user from the beginning.
+    pub fn start_as(user: &str, ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
+        let gid = User::named(user)?.gid;
+        let become_user = ["setpriv", &format!("--reuid={user}"), &format!("--regid={gid}"), "--clear-groups"];
+        Self::start_by(&become_user.map(OsString::from), &reachable(dir, program)?, ns, dir, arguments)
+    }
+
+    /// `prefix`: the words of a program that starts it.
+    fn start_by(prefix: &[OsString], file: &Path, ns: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
+        let program = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = dir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = ns.command(find(program)?);
-        command
-            .args(arguments)
-            .envs(environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+        let mut words = prefix.iter().map(OsString::as_os_str).chain([file.as_os_str()]);
+        let mut command = ns.command(words.next().context("no program")?);
+        command.args(words).args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
-        Ok(Self { child, name: program.to_owned(), log })
+        Ok(Self { child, name: program, log })
     }
 
     /// Whether it still runs; if not, why not.
@@ -103,6 +104,8 @@ pub struct Status {
     pub datapath: String,
     /// `nftables` or `iptables`.
     pub firewall: String,
+    /// User, capabilities and Landlock, in words.
+    pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
     /// The other ends.
@@ -230,20 +233,39 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         arguments.extend(["--cni-dir", &cni]);
     }
     std::fs::create_dir_all(&folders.cni)?;
+    let mut file = find(program_of(node))?;
+    if let Some(user) = &node.user {
+        arguments.extend(["--user", user]);
+        file = reachable(&node.dir, program_of(node))?;
+    }
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
-    Program::start_with(&node.ns, &node.dir, program_of(node), &arguments, &clock)
+    if !clock.is_empty() {
+        // The library has files of its own.
+        arguments.push("--no-landlock");
+    }
+    Program::start_by(&clock, &file, &node.ns, &node.dir, &arguments)
 }
 
-/// The environment of a program whose calendar stands at the time in a file (libfaketime).
-fn faked_clock(file: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
-    vec![
-        // The loader puts the folder of this architecture's libraries for `$LIB`.
-        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1".into()),
-        ("FAKETIME_TIMESTAMP_FILE", file.into()),
-        ("FAKETIME_NO_CACHE", "1".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("TZ", "UTC".into()),
-    ]
+/// Starts a program whose calendar stands at the time in a file (libfaketime).
+fn faked_clock(file: &Path) -> Vec<OsString> {
+    let mut file_option = OsString::from("FAKETIME_TIMESTAMP_FILE=");
+    file_option.push(file);
+    // The loader puts the folder of this architecture's libraries for `$LIB`.
+    let words = ["env", "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1", "FAKETIME_NO_CACHE=1"];
+    let mut words: Vec<OsString> = words.map(OsString::from).to_vec();
+    words.extend(["FAKETIME_DONT_FAKE_MONOTONIC=1", "TZ=UTC"].map(OsString::from));
+    words.push(file_option);
+    words
+}
+
+/// A copy of the program where every user can start it.
+fn reachable(dir: &Path, program: &str) -> Result<PathBuf> {
+    let copy = dir.join("bin").join(program);
+    if !copy.exists() {
+        std::fs::create_dir_all(dir.join("bin"))?;
+        std::fs::copy(find(program)?, &copy)?;
+    }
+    Ok(copy)
 }
 
 /// What the program of a node says about itself.

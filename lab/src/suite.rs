@@ -26,11 +26,17 @@ struct Job {
 const HERE: [Job; 3] = [
     Job { what: "matrix: user space, nftables", arguments: "matrix --datapath user --firewall nftables" },
     Job { what: "scenarios: user space, nftables", arguments: "scenario all --datapath user --firewall nftables" },
-    Job { what: "matrix: user space, iptables", arguments: "matrix --datapath user --firewall iptables" },
+    Job {
+        what: "matrix: user space, iptables, no root",
+        arguments: "matrix --datapath user --firewall iptables --user nobody",
+    },
 ];
 
 const GUEST: [Job; 2] = [
-    Job { what: "matrix: kernel, iptables", arguments: "guest -- matrix --datapath kernel --firewall iptables" },
+    Job {
+        what: "matrix: kernel, iptables, no root",
+        arguments: "guest -- matrix --datapath kernel --firewall iptables --user nobody",
+    },
     Job {
         what: "scenarios: kernel, iptables",
         arguments: "guest -- scenario all --datapath kernel --firewall iptables",
@@ -80,13 +86,13 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { what, took, passed, failed } = self;
-        write!(f, "{what:<34} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())
+        write!(f, "{what:<38} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())
     }
 }
 
 impl Job {
     fn run(&self) -> Result<Outcome> {
-        println!("{:<34} started", self.what);
+        println!("{:<38} started", self.what);
         let start = Instant::now();
         let mut child = Command::new(std::env::current_exe()?)
             .args(self.arguments.split_whitespace())

@@ -14,6 +14,7 @@ pub mod clock;
 mod error;
 mod family;
 pub mod file;
+pub mod landlock;
 pub mod link;
 pub mod netfilter;
 pub mod netlink;
@@ -28,6 +29,7 @@ mod sys;
 pub mod sysctl;
 pub mod tun;
 mod udp;
+pub mod user;
 pub mod watch;
 pub mod xfrm;
 

@@ -36,6 +36,32 @@ pub fn spawn_detached(program: &Path, args: &[impl AsRef<OsStr>], log: Option<&P
     Ok(())
 }
 
+/// Asks for kernel modules that are not there yet; what this kernel does not have is passed over.
+pub fn load_modules(names: &[&str]) {
+    let missing: Vec<_> = names.iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    // The kernel and the firewall tools ask this program, too.
+    let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
+    let program = if program.trim().is_empty() { "/sbin/modprobe" } else { program.trim() };
+    let mut command = Command::new(program);
+    command.arg("-aq").args(&missing).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match command.status() {
+        Ok(status) => log::debug!("{program} {missing:?}: {status}"),
+        Err(error) => log::debug!("{program} {missing:?}: {error}"),
+    }
+}
+
+/// Keeps the memory of this process from debuggers of the same user and from core dumps.
+pub fn forbid_dumps() -> Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: this option takes integers only.
+    sys::check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, none, none, none, none) })
+        .context(|| "keep the memory from being dumped")?;
+    Ok(())
+}
+
 /// Resident memory of this process in KiB, exact also where the kernel counts per thread.
 pub fn rss() -> Result<u64> {
     for (path, label) in [("/proc/self/smaps_rollup", "Rss:"), ("/proc/self/status", "VmRSS:")] {

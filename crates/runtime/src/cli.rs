@@ -72,6 +72,10 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("cni-dir") if program.cni_dir.is_some() => {
                 options.cni_dir = Some(parser.value().map_err(wrong)?.into());
             }
+            Long("user") if verb == "run" => {
+                options.user = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?)
+            }
+            Long("no-landlock") if verb == "run" => options.landlock = false,
             Long("json") if verb == "status" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -109,7 +113,10 @@ Options:
   --credentials DIR  ca.crt, tls.crt and tls.key, watched for changes [{credentials}]
   --run-dir DIR      sockets of the running program [{run}]
   --state-dir DIR    last good configuration and credentials [{state}]
-{cni}  --help, --version
+{cni}  --user NAME        run as this user, if started by root: files of the folders above become its own, and
+                     configuration and credentials readable for its group
+  --no-landlock      leave all files to users and modes: for firewall tools in unusual places
+  --help, --version
 
 Environment:
   RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
@@ -150,9 +157,13 @@ mod tests {
 
     #[test]
     fn mistakes_name_the_word() {
-        for (line, word) in
-            [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")]
-        {
+        for (line, word) in [
+            ("fly", "\"fly\""),
+            ("run --jsn", "--jsn"),
+            ("run --cni-dir x", "--cni-dir"),
+            ("clean --user x", "--user"),
+            ("run x", "\"x\""),
+        ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
         }
@@ -161,7 +172,18 @@ mod tests {
     #[test]
     fn help_names_every_option() {
         let Ok(Command::Print(text)) = read("--help") else { panic!("no help") };
-        for word in ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir"] {
+        for word in [
+            "run",
+            "status",
+            "check",
+            "clean",
+            "--config",
+            "--credentials",
+            "--run-dir",
+            "--state-dir",
+            "--user",
+            "--no-landlock",
+        ] {
             assert!(text.contains(word), "{word}");
         }
         assert!(!text.contains("--cni-dir"));

@@ -1,6 +1,6 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
-use selvedge_linux::netfilter::{Ipset, Iptables, Nft, probe_ipset, probe_iptables, probe_nft};
+use selvedge_linux::netfilter::{Ipset, Iptables, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;
@@ -51,8 +51,10 @@ impl Firewall {
 
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.
     pub(crate) fn forward_drop() -> bool {
-        let drops = |tool: &Iptables| tool.save_all().is_ok_and(|text| text.contains(":FORWARD DROP"));
-        Iptables::candidates(selvedge_linux::Family::V4).iter().any(drops)
+        let family = selvedge_linux::Family::V4;
+        let tables = legacy_tables(family, &iptables::TABLES);
+        let drops = |tool: &Iptables| tool.save_all(&tables).is_ok_and(|text| text.contains(":FORWARD DROP"));
+        Iptables::candidates(family).iter().any(drops)
     }
 
     /// Brings the firewall to `ruleset`. Returns whether anything had to be changed.
@@ -106,7 +108,7 @@ fn apply_nft(tool: &Nft, ruleset: &Ruleset) -> Result<bool> {
 
 fn apply_iptables(tool: &Iptables, ruleset: &Ruleset, family: Family) -> Result<bool> {
     let wanted = iptables::tables(ruleset, family);
-    let Some(text) = iptables::update(&tool.save_all()?, &wanted) else { return Ok(false) };
+    let Some(text) = iptables::update(&tool.save_all(&iptables::TABLES)?, &wanted) else { return Ok(false) };
     tool.restore(&text)?;
     Ok(true)
 }
@@ -122,9 +124,10 @@ fn remove_nft() -> Result<()> {
 
 fn remove_iptables() -> Result<()> {
     for family in [selvedge_linux::Family::V4, selvedge_linux::Family::V6] {
+        let tables = legacy_tables(family, &iptables::TABLES);
         for tool in Iptables::candidates(family) {
             // A flavour that this kernel does not know has no rules of ours.
-            let Ok(saved) = tool.save_all() else { continue };
+            let Ok(saved) = tool.save_all(&tables) else { continue };
             if let Some(text) = iptables::remove(&saved) {
                 tool.restore(&text)?;
             }

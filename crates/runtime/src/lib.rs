@@ -9,6 +9,7 @@ mod firewall;
 mod kernel;
 mod node;
 mod options;
+mod privilege;
 mod run;
 mod source;
 pub mod status;

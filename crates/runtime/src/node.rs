@@ -29,6 +29,8 @@ const REASSERT: Duration = Duration::from_secs(60);
 pub(crate) struct Node {
     pub(crate) options: Options,
     program: PathBuf,
+    /// What this program may still do, in words.
+    pub(crate) confinement: String,
     kernel: Kernel,
     firewall: Option<(FirewallBackend, Firewall)>,
     forward_drop: bool,
@@ -55,10 +57,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(options: Options, program: PathBuf) -> Result<Self> {
+    pub(crate) fn new(options: Options, program: PathBuf, confinement: String) -> Result<Self> {
         Ok(Node {
             options,
             program,
+            confinement,
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
             firewall: None,
             forward_drop: false,

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use selvedge_linux::file;
+use selvedge_linux::user::User;
 use selvedge_model::{MAX_CONFIG_BYTES, NodeConfig, Via};
 use selvedge_tunnel::Credentials;
 use zeroize::Zeroizing;
@@ -102,7 +103,11 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         }
         Ok(bytes)
     };
-    read().context(|| path.display().to_string())
+    read().map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if denied { format!(" (for user {})", User::current().name) } else { String::new() };
+        Error::new(format!("{}: {error}{hint}", path.display()))
+    })
 }
 
 pub(crate) fn private_dir(path: &Path) -> Result<()> {

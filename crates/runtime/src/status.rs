@@ -18,6 +18,8 @@ pub struct Status {
     pub datapath_reason: String,
     /// `nftables` or `iptables`.
     pub firewall: String,
+    /// What the program may do: its user, its capabilities, and whether Landlock holds it.
+    pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
     /// What time it is.

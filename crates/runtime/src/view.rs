@@ -18,6 +18,7 @@ pub fn human(status: &Status) -> String {
     }
     let _ = writeln!(out, "  datapath       {} ({})", status.datapath, status.datapath_reason);
     let _ = writeln!(out, "  firewall       {}", status.firewall);
+    let _ = writeln!(out, "  runs as        {}", status.confinement);
     if let Some(end) = status.certificate_not_after {
         let left = end
             .checked_sub(status.clock.time)

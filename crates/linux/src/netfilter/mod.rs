@@ -6,7 +6,7 @@
 mod probe;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Family;
 use crate::error::Result;
@@ -86,10 +86,24 @@ impl Iptables {
         run(&self.save, &["-t", table], "")
     }
 
-    /// All tables that the kernel has loaded, in the form of `iptables-save`.
-    pub fn save_all(&self) -> Result<String> {
-        run(&self.save, &[], "")
+    /// All tables that the kernel has loaded, in the form of `iptables-save`; where only root may ask which those are
+    /// (the legacy flavour, whatever the capabilities), `tables` as far as this kernel has them.
+    pub fn save_all(&self, tables: &[&str]) -> Result<String> {
+        run(&self.save, &[], "").or_else(|error| {
+            let each: String = tables.iter().filter_map(|table| self.save(table).ok()).collect();
+            if each.is_empty() { Err(error) } else { Ok(each) }
+        })
     }
+}
+
+/// Those of `tables` that the kernel has loaded for the legacy flavour of `family`; asking for one would load it.
+pub fn legacy_tables<'a>(family: Family, tables: &[&'a str]) -> Vec<&'a str> {
+    let prefix = match family {
+        Family::V4 => "iptable",
+        Family::V6 => "ip6table",
+    };
+    let loaded = |table: &&str| Path::new(&format!("/sys/module/{prefix}_{table}")).exists();
+    tables.iter().copied().filter(loaded).collect()
 }
 
 impl Ipset {

@@ -20,7 +20,7 @@ use crate::facts::Family;
 use crate::firewall::{Chain, Frontend, Match, Rule, Ruleset, Service, Verdict, hash};
 use crate::ipset;
 
-pub use save::{remove, update};
+pub use save::{TABLES, remove, update};
 
 /// Begins the name of every chain of ours.
 pub const PREFIX: &str = "SELVEDGE-";

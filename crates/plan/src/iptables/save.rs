@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{PREFIX, Table, Tables};
 
 /// The tables that hold rules of ours.
-const TABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
+pub const TABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
 
 /// Text for `iptables-restore --noflush` that turns what `save` shows (all tables, without counters) into what is
 /// wanted; `None` if it is so already. Each table changes in one step. Chains that are right are left alone, and with

@@ -7,9 +7,10 @@ use super::ports::Ports;
 use super::session::{Inbox, Mailbox};
 use super::{Mode, Options};
 use selvedge_esp::{Drops, Event, PeerPrefixes};
+use selvedge_linux::landlock::{self, Access, Tcp};
 use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::seqpacket::{Connection, Listener};
-use selvedge_linux::{Batch, Context, Result};
+use selvedge_linux::{Batch, Context, Result, capabilities, process};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ pub fn run(options: &Options) -> Result<()> {
     for problem in ports.states.iter().filter_map(|state| state.problem.as_ref()).chain(&tun_problem) {
         log::warn!("{problem}");
     }
+    // All is open. From here on there are only packets of strangers to read.
+    give_up(options)?;
     let welcome = Welcome {
         version: VERSION,
         mode: options.mode,
@@ -60,6 +63,13 @@ pub fn run(options: &Options) -> Result<()> {
         new_keepalives: Vec::new(),
     };
     keeper.run()
+}
+
+/// Gives up all capabilities, and all files but those of the run directory.
+fn give_up(options: &Options) -> Result<()> {
+    capabilities::keep_only(&[], None)?;
+    process::forbid_dumps()?;
+    landlock::restrict([(&*options.run_dir, Access::Write)], Tcp::Denied).map(drop)
 }
 
 struct Keeper {
