@@ -162,6 +162,7 @@ fn callers(own: &End, other: &End, count: usize, authority: &Authority) -> Resul
                     name: "bench.b".to_owned(),
                     remotes: vec![remote],
                     initiate: true,
+                    metered: false,
                     local_ts: vec![selector(&network(number))?],
                     remote_ts: vec![selector(other.network)?],
                 };
