@@ -36,6 +36,9 @@ pub struct Options {
     /// Loss of every site's uplink, in percent (needs netem in the kernel).
     #[arg(long, default_value_t = 0.0)]
     pub loss: f32,
+    /// The edges pay for every byte.
+    #[arg(long)]
+    pub metered: bool,
     /// Leave configurations, logs and captures behind.
     #[arg(long)]
     pub keep: bool,
@@ -66,7 +69,7 @@ impl Fabric {
         let degraded = delay > 0 || loss > 0.0;
         let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
-        let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
+        let manifests = Manifests::create(&lab, options)?;
         let output = lab.dir.join("out");
         let mut operator = operate(&lab, &manifests, &output)?;
         for node in &lab.nodes {

@@ -13,6 +13,7 @@ mod exec;
 mod extra;
 mod fabric;
 mod guest;
+mod idle;
 mod interop;
 mod iptables;
 mod manifests;
@@ -86,6 +87,14 @@ enum Verb {
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
+    /// What quiet tunnels cost: bytes on the wire in a day, wake-ups, memory.
+    Idle {
+        #[command(flatten)]
+        options: Options,
+        /// How long to measure.
+        #[arg(long, default_value_t = 1.0)]
+        hours: f64,
+    },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
     /// Throughput, latency, CPU and memory beside other user-space tunnels.
@@ -117,6 +126,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
         Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Idle { options, hours } => idle::run(&options, hours),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {

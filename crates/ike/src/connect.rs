@@ -84,8 +84,7 @@ impl Endpoint {
         entry.connecting = None;
         entry.candidate = (entry.candidate + 1) % count;
         let round_over = entry.candidate == 0;
-        let pause =
-            if round_over { entry.backoff(timers, |most| jitter(crypto, most)) } else { Duration::ZERO };
+        let pause = if round_over { entry.backoff(timers, |most| jitter(crypto, most)) } else { Duration::ZERO };
         entry.retry_at = Some(now.mono.saturating_add(pause));
         if round_over {
             // A mere suspicion, or a single call, is not pursued.

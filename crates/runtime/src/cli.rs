@@ -72,6 +72,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("cni-dir") if program.cni_dir.is_some() => {
                 options.cni_dir = Some(parser.value().map_err(wrong)?.into());
             }
+            Long("metered") if verb == "run" => options.metered = true,
             Long("json") if verb == "status" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -108,8 +109,9 @@ Options:
   --config FILE      node configuration, watched for changes [{config}]
   --credentials DIR  ca.crt, tls.crt and tls.key, watched for changes [{credentials}]
   --run-dir DIR      sockets of the running program [{run}]
-  --state-dir DIR    last good configuration and credentials [{state}]
-{cni}  --help, --version
+  --state-dir DIR    last good configuration and credentials, written only when they change [{state}]
+{cni}  --metered          run: every byte costs money here; tunnels keep as quiet as they can
+  --help, --version
 
 Environment:
   RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
@@ -144,15 +146,21 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --config a.json --run-dir=/r") else { panic!("not run") };
         assert_eq!(options.config, PathBuf::from("a.json"));
         assert_eq!(options.status_socket(), PathBuf::from("/r/status.sock"));
+        let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
+        assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
 
     #[test]
     fn mistakes_name_the_word() {
-        for (line, word) in
-            [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")]
-        {
+        for (line, word) in [
+            ("fly", "\"fly\""),
+            ("run --jsn", "--jsn"),
+            ("run --cni-dir x", "--cni-dir"),
+            ("check --metered", "--metered"),
+            ("run x", "\"x\""),
+        ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
         }
@@ -161,7 +169,9 @@ mod tests {
     #[test]
     fn help_names_every_option() {
         let Ok(Command::Print(text)) = read("--help") else { panic!("no help") };
-        for word in ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir"] {
+        for word in
+            ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir", "--metered"]
+        {
             assert!(text.contains(word), "{word}");
         }
         assert!(!text.contains("--cni-dir"));

@@ -232,7 +232,8 @@ impl Node {
         self.put_in_force(now, loaded);
     }
 
-    fn put_in_force(&mut self, now: Now, loaded: Loaded) {
+    fn put_in_force(&mut self, now: Now, mut loaded: Loaded) {
+        loaded.config.metered |= self.options.metered;
         let config = &loaded.config;
         log::info!(
             "configuration generation {} in force: {} with {} peers",

@@ -13,6 +13,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Where container runtimes read CNI networks; `None` on nodes that get none.
     pub cni_dir: Option<PathBuf>,
+    /// Every byte costs money here, whatever the configuration says.
+    pub metered: bool,
 }
 
 impl Options {
@@ -24,6 +26,7 @@ impl Options {
             run_dir: format!("/run/{program}").into(),
             state_dir: format!("/var/lib/{program}").into(),
             cni_dir: cni_dir.map(PathBuf::from),
+            metered: false,
         }
     }
 
