@@ -154,16 +154,29 @@ impl Fabric {
         Ok(())
     }
 
+    /// As [`Fabric::start_program`], after a shell script in the program's own mount namespace and environment.
+    pub fn start_program_in(&mut self, node_name: &str, script: &str) -> Result<()> {
+        let node = self.lab.node(node_name)?;
+        let program = programs::start_in(node, &self.folders(node), script)?;
+        self.programs.insert(node_name.to_owned(), program);
+        Ok(())
+    }
+
     /// Kills the process that holds a node's sockets and user-space tunnels.
     pub fn kill_keeper(&self, node_name: &str) -> Result<()> {
+        kill(self.keeper(node_name)?, Signal::KILL);
+        Ok(())
+    }
+
+    /// The process that holds a node's sockets and user-space tunnels.
+    pub fn keeper(&self, node_name: &str) -> Result<u32> {
         let ns = &self.lab.node(node_name)?.ns;
         let is_keeper = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
         };
         let keeper = ns.processes()?.into_iter().find(is_keeper);
-        kill(keeper.with_context(|| format!("no keeper on {node_name}"))?, Signal::KILL);
-        Ok(())
+        keeper.with_context(|| format!("no keeper on {node_name}"))
     }
 
     /// Starts the operator (again).

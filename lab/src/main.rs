@@ -30,6 +30,7 @@ mod snapshot;
 mod suite;
 mod table;
 mod topology;
+mod trace;
 mod traffic;
 mod vxlan;
 

@@ -24,20 +24,24 @@ pub struct Program {
 impl Program {
     /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
     pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(ns, dir, program, arguments, &[])
+        Self::start_in(ns, dir, program, arguments, ":", &[])
     }
 
-    fn start_with(
+    /// As [`Program::start`], after a shell script in the program's own mount namespace, and with more environment.
+    fn start_in(
         ns: &Netns,
         dir: &Path,
         program: &str,
         arguments: &[&str],
+        script: &str,
         environment: &[(&str, std::ffi::OsString)],
     ) -> Result<Self> {
         let log = dir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = ns.command(find(program)?);
+        let mut command = ns.command("sh");
         command
+            .args(["-ec", &format!("{script}\nexec \"$@\""), "sh"])
+            .arg(find(program)?)
             .args(arguments)
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
@@ -72,9 +76,19 @@ impl Program {
         self.end(Signal::KILL)
     }
 
+    /// All it ever wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines it wrote.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(15)..];
         format!("last lines of {}:\n  {}", self.log.display(), tail.join("\n  "))
@@ -114,6 +128,9 @@ pub struct Status {
     /// Packets dropped for a reason that concerns no single peer.
     #[serde(default)]
     pub drops: Vec<Drops>,
+    /// What could not be done.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// When the node's certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<u64>,
     /// What time it is.
@@ -196,7 +213,8 @@ pub struct Folders {
     pub config: PathBuf,
     /// `ca.crt`, `tls.crt`, `tls.key`.
     pub credentials: PathBuf,
-    run: PathBuf,
+    /// Sockets, and the log of the keeper.
+    pub run: PathBuf,
     /// What is kept over a boot.
     pub state: PathBuf,
     cni: PathBuf,
@@ -221,6 +239,11 @@ impl Folders {
 
 /// Starts the program of a node: connector or agent.
 pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
+    start_in(node, folders, ":")
+}
+
+/// As [`start`], after a shell script in the program's own mount namespace and environment.
+pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program> {
     let [config, credentials, run, state, cni] =
         [&folders.config, &folders.credentials, &folders.run, &folders.state, &folders.cni]
             .map(|p| p.to_string_lossy());
@@ -231,7 +254,7 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
     }
     std::fs::create_dir_all(&folders.cni)?;
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
-    Program::start_with(&node.ns, &node.dir, program_of(node), &arguments, &clock)
+    Program::start_in(&node.ns, &node.dir, program_of(node), &arguments, script, &clock)
 }
 
 /// The environment of a program whose calendar stands at the time in a file (libfaketime).

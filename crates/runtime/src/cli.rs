@@ -114,7 +114,9 @@ Options:
   --help, --version
 
 Environment:
-  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
+  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace;
+                     below debug each kind of line is limited to 10 at once and one a minute, and no line says
+                     where peers are
 
 A configuration that cannot be used is refused with the field and the reason in the log and in `status`;
 the last good one stays in force.
