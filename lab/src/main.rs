@@ -95,6 +95,9 @@ enum Verb {
         /// How long to measure.
         #[arg(long, default_value_t = 1.0)]
         hours: f64,
+        /// Instead of the laboratory one program with so many tunnels, such as 10,100: wake-ups and memory only.
+        #[arg(long, value_delimiter = ',')]
+        tunnels: Vec<usize>,
     },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
@@ -127,7 +130,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
         Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
-        Verb::Idle { options, hours } => idle::run(&options, hours),
+        Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {
