@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_ike::{Config, Credentials, Endpoint, Now, Peer, PeerId, RingCrypto};
+use selvedge_ike::{Config, Credentials, Endpoint, Now, Peer, PeerId, RingCrypto, Wall};
 
 use crate::bench::credentials::Authority;
 use crate::fabric::Fabric;
@@ -22,17 +22,17 @@ const BURST: usize = 10;
 
 /// Few lines, no addresses, no keys.
 pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
-    report.check("13a", "20000 datagrams of nonsense to the connector", || {
+    report.check("14a", "20000 datagrams of nonsense to the connector", || {
         quiet(fabric, CONNECTOR, 2, |fabric| {
             nonsense(&fabric.lab.wan.ns, 20_000)?;
             // Once this has an answer, what came before it has been read.
             fabric.await_keyed(CONNECTOR)
         })
     });
-    report.check("13b", "60 callers that nobody knows, each with another name", || {
+    report.check("14b", "60 callers that nobody knows, each with another name", || {
         quiet(fabric, CONNECTOR, BURST + 2, |fabric| fabric.lab.wan.ns.enter(|| (0..60).try_for_each(intrude)))
     });
-    report.check("13c", "a cable that is loose 30 times", || {
+    report.check("14c", "a cable that is loose 30 times", || {
         quiet(fabric, NODE, 2 * BURST, |fabric| {
             let edge = fabric.lab.node(NODE)?;
             for _ in 0..30 {
@@ -41,7 +41,7 @@ pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
             fabric.await_keyed(NODE)
         })
     });
-    report.check("13d", "no log says where a peer is", || {
+    report.check("14d", "no log says where a peer is", || {
         let mut lines = 0;
         for name in fabric.programs.keys() {
             for line in logs(fabric, name)?.lines() {
@@ -53,7 +53,7 @@ pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
         ensure!(lines > 0, "there are no lines");
         Ok(format!("{lines} lines read"))
     });
-    report.check("13e", "no key is in a log, even if everything is logged", || {
+    report.check("14e", "no key is in a log, even if everything is logged", || {
         let before = logs(fabric, NODE)?.len();
         fabric.clean(NODE)?;
         fabric.start_program_in(NODE, "export RUST_LOG=trace")?;
@@ -147,7 +147,7 @@ fn intrude(number: u32) -> Result<()> {
     let start = Instant::now();
     let now = || Now {
         mono: start.elapsed(),
-        wall: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        wall: Wall::Is(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())),
     };
     endpoint.set_peers(now(), vec![peer]);
     let mut buffer = [0; 4096];
