@@ -46,8 +46,15 @@ impl Site {
     }
 
     fn command(&self, verb: &str) -> Command {
+        self.command_in(":", verb)
+    }
+
+    /// After a shell script in the program's own mount namespace.
+    fn command_in(&self, script: &str, verb: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, AGENT, verb]);
+        let script = format!("{script}\nexec \"$@\"");
+        command.args(["netns", "exec", &self.namespace, "sh", "-ec", &script, "sh", AGENT, verb]);
+        command.current_dir(self.root.path());
         for (option, folder) in [("--run-dir", "run"), ("--state-dir", "state"), ("--cni-dir", "cni")] {
             command.arg(option).arg(self.path(folder));
         }
@@ -58,8 +65,12 @@ impl Site {
 
     /// Starts the agent and waits until it has brought the node to its configuration.
     fn start(&self, log: &str) -> Running {
+        self.start_in(":", log)
+    }
+
+    fn start_in(&self, script: &str, log: &str) -> Running {
         let child = self
-            .command("run")
+            .command_in(script, "run")
             .env("RUST_LOG", "debug")
             .stderr(fs::File::create(self.path(log)).unwrap())
             .spawn()
@@ -113,6 +124,11 @@ impl Drop for Site {
 struct Running(Child);
 
 impl Running {
+    fn hang_up(&self) {
+        let done = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
     fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -203,6 +219,28 @@ fn credentials_that_do_not_fit_are_refused_by_name() {
     fs::write(site.path("etc/tls/tls.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let status = site.await_status("credentials in");
     assert!(status.contains("\"generation\":3"), "{status}");
+}
+
+/// As over NFS, or when the lower file system of an overlay changes under it.
+#[test]
+fn a_hangup_has_read_again_what_the_kernel_tells_nothing_about() {
+    let site = Site::new("hup", "nftables");
+    let agent = site.start_in(
+        "mkdir upper
+         mount -t tmpfs tmpfs upper
+         mkdir upper/changes upper/work
+         mount -t overlay -o lowerdir=etc,upperdir=upper/changes,workdir=upper/work overlay etc",
+        "agent.log",
+    );
+    let config = fs::read_to_string(site.path("etc/config.json")).unwrap();
+    fs::write(site.path("etc/config.json"), config.replace("\"generation\": 3", "\"generation\": 4")).unwrap();
+    assert!(site.await_status("\"generation\"").contains("\"generation\":3"), "the kernel told");
+    agent.hang_up();
+    site.await_status("\"generation\":4");
+    fs::write(site.path("etc/tls/tls.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    assert!(!site.await_status("\"generation\"").contains("credentials in"), "the kernel told");
+    agent.hang_up();
+    site.await_status("credentials in");
 }
 
 #[test]

@@ -34,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
             name: "x.there".to_owned(),
             remotes: vec![remote],
             initiate: true,
+            metered: false,
             local_ts: net("10.1.0.0/24"),
             remote_ts: net("10.2.0.0/24"),
         }],

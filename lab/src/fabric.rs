@@ -40,6 +40,9 @@ pub struct Options {
     /// Whom connector and agents are to become.
     #[arg(long)]
     pub user: Option<String>,
+    /// The edges pay for every byte.
+    #[arg(long)]
+    pub metered: bool,
     /// Leave configurations, logs and captures behind.
     #[arg(long)]
     pub keep: bool,
@@ -73,7 +76,7 @@ impl Fabric {
         let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
         lab.nodes.iter_mut().for_each(|node| node.user.clone_from(&options.user));
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
-        let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
+        let manifests = Manifests::create(&lab, options)?;
         let output = lab.dir.join("out");
         let mut operator = operate(&lab, &manifests, &output, options.user.as_deref())?;
         for node in &lab.nodes {
@@ -155,6 +158,14 @@ impl Fabric {
     /// As [`Fabric::start_program`], with configuration or credentials from elsewhere.
     pub fn start_program_with(&mut self, node_name: &str, folders: &Folders) -> Result<()> {
         let program = programs::start(self.lab.node(node_name)?, folders)?;
+        self.programs.insert(node_name.to_owned(), program);
+        Ok(())
+    }
+
+    /// As [`Fabric::start_program`], after a shell script in the program's own mount namespace and environment.
+    pub fn start_program_in(&mut self, node_name: &str, script: &str) -> Result<()> {
+        let node = self.lab.node(node_name)?;
+        let program = programs::start_in(node, &self.folders(node), script)?;
         self.programs.insert(node_name.to_owned(), program);
         Ok(())
     }

@@ -13,6 +13,7 @@ mod exec;
 mod extra;
 mod fabric;
 mod guest;
+mod idle;
 mod interop;
 mod iptables;
 mod manifests;
@@ -29,6 +30,7 @@ mod snapshot;
 mod suite;
 mod table;
 mod topology;
+mod trace;
 mod traffic;
 mod vxlan;
 
@@ -86,6 +88,17 @@ enum Verb {
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
+    /// What quiet tunnels cost: bytes on the wire in a day, wake-ups, memory.
+    Idle {
+        #[command(flatten)]
+        options: Options,
+        /// How long to measure.
+        #[arg(long, default_value_t = 1.0)]
+        hours: f64,
+        /// Instead of the laboratory one program with so many tunnels, such as 10,100: wake-ups and memory only.
+        #[arg(long, value_delimiter = ',')]
+        tunnels: Vec<usize>,
+    },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
     /// Throughput, latency, CPU and memory beside other user-space tunnels.
@@ -117,6 +130,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
         Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {

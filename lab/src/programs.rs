@@ -73,9 +73,19 @@ impl Program {
         self.end(Signal::KILL)
     }
 
+    /// All it ever wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines it wrote.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(15)..];
         format!("last lines of {}:\n  {}", self.log.display(), tail.join("\n  "))
@@ -117,6 +127,9 @@ pub struct Status {
     /// Packets dropped for a reason that concerns no single peer.
     #[serde(default)]
     pub drops: Vec<Drops>,
+    /// What could not be done.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// When the node's certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<u64>,
     /// What time it is.
@@ -199,7 +212,8 @@ pub struct Folders {
     pub config: PathBuf,
     /// `ca.crt`, `tls.crt`, `tls.key`.
     pub credentials: PathBuf,
-    run: PathBuf,
+    /// Sockets, and the log of the keeper.
+    pub run: PathBuf,
     /// What is kept over a boot.
     pub state: PathBuf,
     cni: PathBuf,
@@ -224,6 +238,11 @@ impl Folders {
 
 /// Starts the program of a node: connector or agent.
 pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
+    start_in(node, folders, ":")
+}
+
+/// As [`start`], after a shell script in the program's own mount namespace and environment.
+pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program> {
     let [config, credentials, run, state, cni] =
         [&folders.config, &folders.credentials, &folders.run, &folders.state, &folders.cni]
             .map(|p| p.to_string_lossy());
@@ -239,11 +258,10 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         file = reachable(&node.dir, program_of(node))?;
     }
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
-    if !clock.is_empty() {
-        // The library has files of its own.
-        arguments.push("--no-landlock");
-    }
-    Program::start_by(&clock, &file, &node.ns, &node.dir, &arguments)
+    let script = format!("{script}\nexec \"$@\"");
+    let shell = ["sh", "-ec", &script, "sh"].map(OsString::from);
+    let prefix: Vec<OsString> = shell.into_iter().chain(clock).collect();
+    Program::start_by(&prefix, &file, &node.ns, &node.dir, &arguments)
 }
 
 /// Starts a program whose calendar stands at the time in a file (libfaketime).

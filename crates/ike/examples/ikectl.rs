@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: arg("--peer")?.clone(),
         remotes: args.get("--remote").map(|remote| remote.parse()).transpose()?.into_iter().collect(),
         initiate: arg("--role")? == "initiator",
+        metered: false,
         local_ts: selectors(arg("--local-ts")?)?,
         remote_ts: selectors(arg("--remote-ts")?)?,
     };

@@ -148,11 +148,12 @@ fn rekeyable(sa: &IkeSa, spi_out: Option<u32>) -> Result<u32, Chain> {
 fn announce(sa: &mut IkeSa, ctx: &mut Ctx<'_>, child: Child, switch_at: Option<Duration>) {
     let Some(peer) = sa.peer_id() else { return };
     sa.lost_child = false;
+    let rekey_at = sa.child_rekey_at(ctx);
     sa.children.push(ChildSa {
         spi_in: child.spi_in,
         spi_out: child.spi_out,
         state: ChildState::Live,
-        rekey_at: IkeSa::child_rekey_at(ctx),
+        rekey_at,
         switch_at,
         announced: true,
     });

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+use crate::peer::PeerEntry;
 use crate::ts::TrafficSelector;
 
 /// The present, passed to every `handle_*`.
@@ -46,6 +47,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// Intervals and limits in time.
     pub timers: Timers,
+    /// The same for metered peers.
+    pub metered: Timers,
     /// Offer and choose ChaCha20-Poly1305 before AES-GCM: right for a CPU without AES instructions.
     pub prefer_chacha: bool,
     /// Claim a NAT in front of us so that ESP always travels in UDP: right for a user-space datapath.
@@ -63,11 +66,16 @@ impl Config {
             name: name.into(),
             credentials,
             timers: Timers::default(),
+            metered: Timers::metered(),
             prefer_chacha: false,
             force_encap: false,
             cookie_threshold: 100,
             max_half_open: 2000,
         }
+    }
+
+    pub(crate) fn timers_for(&self, peer: Option<&PeerEntry>) -> &Timers {
+        if peer.is_some_and(|entry| entry.config.metered) { &self.metered } else { &self.timers }
     }
 }
 
@@ -84,6 +92,8 @@ pub struct Peer {
     pub remotes: Vec<SocketAddr>,
     /// Call the peer and keep the tunnel up, rather than wait for its call.
     pub initiate: bool,
+    /// Every byte on the way to it costs money: [`Config::metered`] holds.
+    pub metered: bool,
     /// What of ours belongs into the tunnel. At most 255.
     pub local_ts: Vec<TrafficSelector>,
     /// What of the peer's belongs into the tunnel. At most 255.
@@ -97,7 +107,9 @@ pub struct Timers {
     pub retransmit: Retransmit,
     /// How long a caller may take to authenticate.
     pub half_open: Duration,
-    /// Ask whether the peer lives after this long without anything from it; zero never asks.
+    /// Ask whether the peer lives after this long without anything from it, or up to a sixth later, so that questions to
+    /// several peers leave together; zero never asks. The end that was called waits half as long again: else both would
+    /// ask at once, for ever.
     pub dpd: Duration,
     /// Life of a CHILD_SA.
     pub child_rekey: Duration,
@@ -128,6 +140,27 @@ pub struct Retransmit {
     pub cap: Duration,
     /// Give up after this long.
     pub budget: Duration,
+}
+
+impl Timers {
+    /// For a path where every byte costs money: as few messages as can be while nothing else is sent. What traffic
+    /// brings to light (suspicions, repetitions without response) is as quick as ever.
+    pub fn metered() -> Self {
+        Self {
+            retransmit: Retransmit {
+                first: Duration::from_secs(2),
+                factor_percent: 200,
+                cap: Duration::from_secs(16),
+                ..Retransmit::default()
+            },
+            dpd: Duration::from_secs(600),
+            child_rekey: Duration::from_secs(8 * 3600),
+            ike_rekey: Duration::from_secs(24 * 3600),
+            backoff_cap: Duration::from_secs(600),
+            nat_keepalive: Duration::from_secs(110),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timers {

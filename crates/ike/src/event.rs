@@ -150,6 +150,8 @@ pub struct PeerStatus {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// As configured.
+    pub metered: bool,
     /// Now.
     pub state: PeerState,
     /// The last failure, even if things went well since.

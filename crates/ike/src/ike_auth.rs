@@ -197,7 +197,7 @@ fn install(
         spi_in,
         spi_out: child.spi_out,
         state: ChildState::Live,
-        rekey_at: IkeSa::child_rekey_at(ctx),
+        rekey_at: sa.child_rekey_at(ctx),
         switch_at: None,
         announced: true,
     });

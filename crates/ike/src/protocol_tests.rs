@@ -63,6 +63,7 @@ fn endpoint(own: u32, initiate: bool, crypto: Box<dyn Crypto>) -> Endpoint {
         name: name(other),
         remotes: if initiate { vec![remote] } else { vec![] },
         initiate,
+        metered: false,
         local_ts: vec![ts(&format!("10.{own}.0.0/16"))],
         remote_ts: vec![ts(&format!("10.{other}.0.0/16"))],
     };

@@ -76,6 +76,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
                 options.user = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?)
             }
             Long("no-landlock") if verb == "run" => options.landlock = false,
+            Long("metered") if verb == "run" => options.metered = true,
             Long("json") if verb == "status" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -112,14 +113,17 @@ Options:
   --config FILE      node configuration, watched for changes [{config}]
   --credentials DIR  ca.crt, tls.crt and tls.key, watched for changes [{credentials}]
   --run-dir DIR      sockets of the running program [{run}]
-  --state-dir DIR    last good configuration and credentials [{state}]
-{cni}  --user NAME        run as this user, if started by root: files of the folders above become its own, and
+  --state-dir DIR    last good configuration and credentials, written only when they change [{state}]
+{cni}  --metered          run: every byte costs money here; tunnels keep as quiet as they can
+  --user NAME        run as this user, if started by root: files of the folders above become its own, and
                      configuration and credentials readable for its group
   --no-landlock      leave all files to users and modes: for firewall tools in unusual places
   --help, --version
 
 Environment:
-  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
+  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace;
+                     below debug each kind of line is limited to 10 at once and one a minute, and no line says
+                     where peers are
 
 A configuration that cannot be used is refused with the field and the reason in the log and in `status`;
 the last good one stays in force.
@@ -151,6 +155,8 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --config a.json --run-dir=/r") else { panic!("not run") };
         assert_eq!(options.config, PathBuf::from("a.json"));
         assert_eq!(options.status_socket(), PathBuf::from("/r/status.sock"));
+        let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
+        assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
@@ -162,6 +168,7 @@ mod tests {
             ("run --jsn", "--jsn"),
             ("run --cni-dir x", "--cni-dir"),
             ("clean --user x", "--user"),
+            ("check --metered", "--metered"),
             ("run x", "\"x\""),
         ] {
             let text = read(line).expect_err(line).to_string();
@@ -181,6 +188,7 @@ mod tests {
             "--credentials",
             "--run-dir",
             "--state-dir",
+            "--metered",
             "--user",
             "--no-landlock",
         ] {

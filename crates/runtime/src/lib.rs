@@ -7,6 +7,7 @@ mod clock;
 mod error;
 mod firewall;
 mod kernel;
+mod logging;
 mod node;
 mod options;
 mod privilege;
@@ -32,9 +33,7 @@ pub use options::Options;
 
 /// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
 pub fn main(program: &Program) -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format(|out, record| writeln!(out, "{:5} {}", record.level().as_str().to_lowercase(), record.args()))
-        .init();
+    logging::init();
     match cli::parse(program, std::env::args_os().skip(1)).and_then(|command| execute(program, command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

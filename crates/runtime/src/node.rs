@@ -51,6 +51,8 @@ pub(crate) struct Node {
     /// When the tunnels were started last.
     started_at: Option<Duration>,
     notes: Vec<String>,
+    /// Why a boot would not find this configuration.
+    not_kept: Option<String>,
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
@@ -77,6 +79,7 @@ impl Node {
             tunnel_problem: None,
             started_at: None,
             notes: Vec::new(),
+            not_kept: None,
             dirty: false,
             retry: RETRY_FIRST,
             apply_at: None,
@@ -107,7 +110,7 @@ impl Node {
 
     /// What does not work, then what could be better.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.tunnel_problem.iter().chain(&self.problems).chain(&self.notes)
+        self.tunnel_problem.iter().chain(&self.problems).chain(&self.not_kept).chain(&self.notes)
     }
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
@@ -229,13 +232,17 @@ impl Node {
         if self.loaded.as_ref().is_some_and(|l| l.same_as(&loaded) && l.source == loaded.source) {
             return;
         }
-        if let Err(error) = loaded.keep(&self.options) {
-            log::warn!("{error}");
+        let not_kept =
+            loaded.keep(&self.options).err().map(|e| format!("{e}; a boot without the cloud finds an older one"));
+        if let Some(problem) = not_kept.as_ref().filter(|_| self.not_kept != not_kept) {
+            log::warn!("{problem}");
         }
+        self.not_kept = not_kept;
         self.put_in_force(now, loaded);
     }
 
-    fn put_in_force(&mut self, now: Now, loaded: Loaded) {
+    fn put_in_force(&mut self, now: Now, mut loaded: Loaded) {
+        loaded.config.metered |= self.options.metered;
         let config = &loaded.config;
         log::info!(
             "configuration generation {} in force: {} with {} peers",

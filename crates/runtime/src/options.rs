@@ -17,6 +17,8 @@ pub struct Options {
     pub user: Option<String>,
     /// Give up all files but those that are known to be needed, where the kernel can hold us to that.
     pub landlock: bool,
+    /// Every byte costs money here, whatever the configuration says.
+    pub metered: bool,
 }
 
 impl Options {
@@ -30,6 +32,7 @@ impl Options {
             cni_dir: cni_dir.map(PathBuf::from),
             user: None,
             landlock: true,
+            metered: false,
         }
     }
 

@@ -66,6 +66,8 @@ pub struct PeerStatus {
     pub via: String,
     /// `up`, `connecting`, `down` or `refused`; `routed` for `lan`.
     pub state: String,
+    /// The tunnel keeps quiet because either end pays for every byte.
+    pub metered: bool,
     /// Addresses in use.
     pub path: Option<PathStatus>,
     /// Age of the youngest CHILD_SA in seconds.

@@ -68,6 +68,7 @@ fn peer_status(peer: selvedge_tunnel::PeerReport) -> PeerStatus {
         name: peer.name,
         via: "tunnel".to_owned(),
         state: peer.state.to_owned(),
+        metered: peer.metered,
         path: peer.path.map(|path| PathStatus {
             local: path.local.to_string(),
             remote: path.remote.to_string(),

@@ -24,6 +24,7 @@ pub(crate) fn ike_config(config: &NodeConfig, credentials: Credentials, mode: Mo
     ike.prefer_chacha = !cpu::has_aes();
     // The keeper sends them, so that mappings live while this program restarts.
     ike.timers.nat_keepalive = Duration::ZERO;
+    ike.metered.nat_keepalive = Duration::ZERO;
     ike
 }
 

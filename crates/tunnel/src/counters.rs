@@ -1,6 +1,7 @@
 //! What went through the tunnels, what was dropped, and what silence means.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use selvedge_esp::{DropReason, Drops, PeerStatus as UserCounters};
 use selvedge_ike::{Now, PeerId};
@@ -10,6 +11,12 @@ use crate::keeper::message::Request;
 use crate::pair::{Pair, Traffic};
 use crate::tunnels::Tunnels;
 
+/// How often a peer that is sent to and does not answer is looked for.
+const SILENCE_CHECK: Duration = Duration::from_secs(2);
+
+/// The same while nothing is sent: each look wakes the machine.
+const IDLE_CHECK: Duration = Duration::from_secs(5);
+
 /// The user-space datapath's counters, as last reported.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -18,7 +25,7 @@ pub(crate) struct Counters {
     growing: Option<BTreeMap<PeerId, UserCounters>>,
     drops: Drops,
     /// Reports that have come whole.
-    reports: u32,
+    pub(crate) reports: u32,
 }
 
 impl Counters {
@@ -37,10 +44,21 @@ impl Counters {
     }
 }
 
+/// The search for peers that do not answer.
+#[derive(Default)]
+pub(crate) struct Silence {
+    /// The next look is arranged.
+    awaited: bool,
+    /// When, with the kernel's datapath.
+    pub(crate) at: Option<Duration>,
+    /// Packets went through at the last look.
+    busy: bool,
+}
+
 impl Tunnels {
     /// A peer that is sent to and sends nothing back may have lost its state: its key exchange will tell.
     pub(crate) fn look_for_silence(&mut self, now: Now) {
-        self.silence_at = None;
+        self.silence = Silence::default();
         let traffic = match self.traffic() {
             Ok(traffic) => traffic,
             Err(error) => {
@@ -60,11 +78,26 @@ impl Tunnels {
             }
             let Some((present, _)) = traffic.get(id) else { continue };
             let before = std::mem::replace(&mut peer.seen, *present);
+            self.silence.busy |= before != *present;
             if present.packets_in > before.packets_in {
                 self.endpoint.handle_inbound(now, *id);
             } else if present.packets_out > before.packets_out {
                 self.endpoint.check_liveness(now, *id);
             }
+        }
+    }
+
+    /// Has the next look at silence come. The keeper tells when there was traffic; the kernel has to be looked at.
+    pub(crate) fn await_traffic(&mut self, now: Now) {
+        if self.silence.awaited || self.peers.values().all(|p| p.sending().is_none()) {
+            return;
+        }
+        self.silence.awaited = true;
+        if self.is_kernel() {
+            let pause = if self.silence.busy { SILENCE_CHECK } else { IDLE_CHECK };
+            self.silence.at = Some(now.mono + pause);
+        } else if let Err(error) = self.keeper.send(&Request::CountersAfterTraffic) {
+            log::debug!("ask the keeper for its counters: {error}");
         }
     }
 
@@ -81,12 +114,11 @@ impl Tunnels {
         Ok(())
     }
 
-    /// Traffic and refused packets of every peer; in user mode as of the last report, and a new one is asked for.
+    /// Traffic and refused packets of every peer; in user mode as of the last report.
     pub(crate) fn traffic(&mut self) -> Result<BTreeMap<PeerId, (Traffic, u64)>> {
         if let Some(kernel) = &mut self.kernel {
             return kernel.traffic().context(|| "read the kernel's SAs".to_owned());
         }
-        self.keeper.send(&Request::Counters).context(|| "ask the keeper for its counters".to_owned())?;
         Ok(self.counters.peers.iter().map(|(id, p)| (*id, (user_traffic(p), received_drops(&p.drops)))).collect())
     }
 

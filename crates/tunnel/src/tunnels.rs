@@ -11,7 +11,7 @@ use selvedge_linux::xfrm;
 use selvedge_model::{NodeConfig, Peer as ConfigPeer, Via};
 
 use crate::convert::{ike_config, selectors};
-use crate::counters::Counters;
+use crate::counters::{Counters, Silence};
 use crate::error::{Context as _, Error, Result};
 use crate::ids::{self, Ids};
 use crate::keeper::message::{Keepalive, Report, Request, SendIke};
@@ -22,17 +22,17 @@ use crate::pair::{Pair, Traffic, TunnelPath, Use};
 /// Callers turned away that are remembered.
 const MAX_REFUSED: usize = 16;
 
-/// How often a peer that is sent to and does not answer is looked for.
-const SILENCE_CHECK: Duration = Duration::from_secs(2);
-
 /// What failed is a problem for this long, unless it fails again: much is done once more a little later, and succeeds.
 const CURRENT: Duration = Duration::from_secs(60);
 
 /// A keeper that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A NAT forgets a UDP mapping after 30 s at the earliest (RFC 4787 says 2 minutes; many do not listen).
+/// A NAT forgets a UDP mapping after 30 s at the earliest.
 const KEEPALIVE_SECONDS: u16 = 20;
+
+/// RFC 4787 REQ-5: not before 2 minutes. Not every NAT heeds it.
+const METERED_KEEPALIVE_SECONDS: u16 = 110;
 
 /// A caller that was turned away.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct Tunnels {
     keepalives_stale: bool,
     pub(crate) paths_changed: bool,
     later: Option<u64>,
-    pub(crate) silence_at: Option<Duration>,
+    pub(crate) silence: Silence,
     pub(crate) counters: Counters,
     /// When each was last seen.
     problems: BTreeMap<String, Duration>,
@@ -96,7 +96,7 @@ impl Tunnels {
             keepalives_stale: false,
             paths_changed: true,
             later: None,
-            silence_at: None,
+            silence: Silence::default(),
             counters: Counters::default(),
             problems: BTreeMap::new(),
         };
@@ -131,8 +131,12 @@ impl Tunnels {
 
     /// Takes all that the keeper has sent. An error means that the keeper is gone.
     pub fn handle_keeper(&mut self, now: Now) -> Result<()> {
+        let before = self.counters.reports;
         while let Some(report) = self.keeper.recv().context(|| "the keeper".to_owned())? {
             self.take(now, report);
+        }
+        if self.counters.reports != before {
+            self.look_for_silence(now);
         }
         self.drain(now);
         Ok(())
@@ -164,7 +168,7 @@ impl Tunnels {
     pub fn handle_timeout(&mut self, now: Now) {
         self.endpoint.handle_timeout(now);
         self.end_retired(now);
-        if self.silence_at.is_some_and(|at| at <= now.mono) {
+        if self.silence.at.is_some_and(|at| at <= now.mono) {
             self.look_for_silence(now);
         }
         self.drain(now);
@@ -188,7 +192,7 @@ impl Tunnels {
             Use::Retired(until) => Some(until),
             Use::Receiving | Use::Sending => None,
         });
-        self.endpoint.poll_timeout().into_iter().chain(retired.min()).chain(self.silence_at).min()
+        self.endpoint.poll_timeout().into_iter().chain(retired.min()).chain(self.silence.at).min()
     }
 
     /// True once after tunnels came up, went down or moved: routes and policies are to be planned anew.
@@ -236,6 +240,7 @@ impl Tunnels {
                 name: peer.name.clone(),
                 remotes: peer.addresses.iter().map(|a| SocketAddr::new(*a, peer.port)).collect(),
                 initiate: peer.initiate,
+                metered: config.metered || peer.metered,
                 local_ts: local_ts.clone(),
                 remote_ts: selectors(peer.networks()),
             })
@@ -254,6 +259,7 @@ impl Tunnels {
             self.peers.entry(peer.id).or_default();
         }
         self.endpoint.set_peers(now, peers);
+        self.keepalives_stale = true;
         // What the endpoint ends because a peer is gone is still told by events that need the peer's name.
         self.drain(now);
         let gone: Vec<PeerId> =
@@ -326,9 +332,7 @@ impl Tunnels {
         if std::mem::take(&mut self.keepalives_stale) {
             self.update_keepalives();
         }
-        if self.silence_at.is_none() && self.peers.values().any(|p| p.sending().is_some()) {
-            self.silence_at = Some(now.mono + SILENCE_CHECK);
-        }
+        self.await_traffic(now);
     }
 
     fn event(&mut self, now: Now, event: Event) {
@@ -353,7 +357,8 @@ impl Tunnels {
             .peers()
             .filter_map(|p| match p.state {
                 PeerState::Established(e) if e.nat_local => {
-                    Some(Keepalive { local: e.local, remote: e.remote, interval_s: KEEPALIVE_SECONDS })
+                    let interval_s = if p.metered { METERED_KEEPALIVE_SECONDS } else { KEEPALIVE_SECONDS };
+                    Some(Keepalive { local: e.local, remote: e.remote, interval_s })
                 }
                 _ => None,
             })

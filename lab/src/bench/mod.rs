@@ -2,7 +2,7 @@
 //! that what else the machine does hits all alike. Nothing here passes or fails by its speed.
 
 pub mod credentials;
-mod ike;
+pub mod ike;
 mod link;
 mod measure;
 mod process;

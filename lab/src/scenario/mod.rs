@@ -5,8 +5,10 @@ mod addresses;
 mod clock;
 mod configuration;
 mod credentials;
+mod flash;
 mod leaks;
 mod membership;
+mod noise;
 mod privilege;
 mod restart;
 mod uninstall;
@@ -26,7 +28,7 @@ struct Scenario {
     run: fn(&mut Report, &mut Fabric) -> Result<()>,
 }
 
-const ALL: [Scenario; 13] = [
+const ALL: &[Scenario] = &[
     Scenario { name: "agent-killed", what: "a program is killed and comes back", run: restart::killed },
     Scenario { name: "connector-restarted", what: "the connector restarts", run: restart::connector_restarted },
     Scenario { name: "peer-unreachable", what: "a peer cannot be reached", run: addresses::peer_unreachable },
@@ -39,6 +41,8 @@ const ALL: [Scenario; 13] = [
     Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
     Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
+    Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
+    Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];
 

@@ -90,6 +90,37 @@ pub struct Net {
     next_esp: Duration,
     pub log: Vec<String>,
     pub ike_packets: usize,
+    /// Octets of IKE and keepalives put on the wire, with their headers.
+    pub bytes: Budget,
+}
+
+/// Octets on the wire by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    pub keepalive: usize,
+    pub liveness: usize,
+    pub rekey: usize,
+    pub handshake: usize,
+}
+
+impl Budget {
+    pub fn total(&self) -> usize {
+        self.keepalive + self.liveness + self.rekey + self.handshake
+    }
+
+    fn count(&mut self, packet: &Packet) {
+        let Payload::Ike { bytes, marker } = &packet.payload else { return };
+        // IPv4 and UDP.
+        let size = 20 + 8 + if *marker { 4 } else { 0 } + bytes.len();
+        // An encrypted message that says nothing: header, generic header, IV, padding length, tag.
+        const NOTHING: usize = 28 + 4 + 8 + 1 + 16;
+        match packet.ike() {
+            None => self.keepalive += size,
+            Some((34 | 35, ..)) => self.handshake += size,
+            Some((37, ..)) if bytes.len() == NOTHING => self.liveness += size,
+            Some(_) => self.rekey += size,
+        }
+    }
 }
 
 impl Net {
@@ -109,6 +140,7 @@ impl Net {
             next_esp: Duration::ZERO,
             log: Vec::new(),
             ike_packets: 0,
+            bytes: Budget::default(),
         }
     }
 
@@ -154,6 +186,12 @@ impl Net {
             Some(Nat { public: public.parse().unwrap(), next_port: 20_000, mappings: BTreeMap::new() });
     }
 
+    /// The NAT passes UDP 4500 on to its node and keeps that port, as one with a forwarded port does.
+    pub fn forward(&mut self, node: usize) {
+        let inside = SocketAddr::new(self.nodes[node].ip, 4500);
+        self.nodes[node].nat.as_mut().unwrap().mappings.insert(inside, 4500);
+    }
+
     /// The NAT forgets its mappings: the next packets come from other ports.
     pub fn rebind(&mut self, node: usize) {
         self.nodes[node].nat.as_mut().unwrap().mappings.clear();
@@ -176,6 +214,7 @@ impl Net {
             name: self.nodes[b].name.clone(),
             remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
             initiate: !remotes.is_empty(),
+            metered: false,
             local_ts: subnets(a),
             remote_ts: subnets(b),
         }
@@ -349,6 +388,7 @@ impl Net {
         }
         for packet in packets {
             self.ike_packets += 1;
+            self.bytes.count(&packet);
             self.send(index, packet);
         }
     }

@@ -7,6 +7,7 @@ mod collisions;
 mod garbage;
 mod handshake;
 mod harness;
+mod idle;
 mod pki;
 mod rekey;
 mod replace;

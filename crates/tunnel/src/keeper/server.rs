@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const MAX_STRANGERS: usize = 4;
 /// Requests taken before the packets have their turn.
 const REQUESTS: usize = 64;
+/// From a packet to the counters that a client awaits: long enough for the other end to have answered.
+const AFTER_TRAFFIC: Duration = Duration::from_secs(2);
 
 /// Is the keeper until a client says stop.
 ///
@@ -58,6 +60,8 @@ pub fn run(options: &Options) -> Result<()> {
         mailbox: Mailbox::default(),
         inbox: Inbox::new(),
         keepalives: Keepalives::default(),
+        awaited: false,
+        counters_at: None,
         started: Instant::now(),
         peers: Vec::new(),
         new_keepalives: Vec::new(),
@@ -83,6 +87,9 @@ struct Keeper {
     mailbox: Mailbox,
     inbox: Inbox,
     keepalives: Keepalives,
+    /// The client wants the counters after traffic.
+    awaited: bool,
+    counters_at: Option<Duration>,
     started: Instant,
     /// Lists of which parts have come.
     peers: Vec<PeerPrefixes>,
@@ -101,7 +108,8 @@ impl Keeper {
         let mut interests = Vec::new();
         loop {
             self.interests(&mut interests);
-            let timeout = self.keepalives.next_due().map(|due| due.saturating_sub(self.started.elapsed()));
+            let due = self.keepalives.next_due().into_iter().chain(self.counters_at).min();
+            let timeout = due.map(|due| due.saturating_sub(self.started.elapsed()));
             poll(&mut interests, timeout).context(|| "wait for packets")?;
             let now = self.started.elapsed();
 
@@ -114,6 +122,7 @@ impl Keeper {
             }
             self.carry(now, &interests, &mut batch)?;
             self.keep_alive(now);
+            self.tell_traffic(now);
             self.tell();
         }
     }
@@ -230,6 +239,7 @@ impl Keeper {
                     self.client = Some(stranger);
                     self.peers.clear();
                     self.new_keepalives.clear();
+                    (self.awaited, self.counters_at) = (false, None);
                     self.mailbox.welcome(self.welcome.clone());
                 }
                 Ok(Some(Request::Hello { .. })) => {
@@ -284,18 +294,17 @@ impl Keeper {
                 self.user_mode()?.table.remove_outbound(spi_in);
             }
             Request::SendIke(ike) => {
+                self.keepalives.sent(now, ike.remote);
                 self.ports.send_ike(&ike).map_err(|error| format!("send IKE to {}: {error}", ike.remote))?;
             }
             Request::List => {
                 let pairs: Vec<_> = self.datapath.iter().flat_map(|datapath| datapath.table.pairs(now)).collect();
                 Report::sa_list(&pairs).iter().for_each(|report| self.mailbox.answer(report));
             }
-            Request::Counters => {
-                let (drops, peers) = match &self.datapath {
-                    Some(datapath) => (datapath.table.drops().clone(), datapath.table.peers().cloned().collect()),
-                    None => (Drops::default(), Vec::new()),
-                };
-                Report::counters(&drops, &peers).iter().for_each(|report| self.mailbox.answer(report));
+            Request::Counters => self.tell_counters(),
+            Request::CountersAfterTraffic => {
+                self.user_mode()?;
+                self.awaited = true;
             }
             Request::SetKeepalives { keepalives, more } => {
                 self.new_keepalives.extend(keepalives);
@@ -325,6 +334,25 @@ impl Keeper {
 
     fn user_mode(&mut self) -> std::result::Result<&mut Datapath, String> {
         self.datapath.as_mut().ok_or_else(|| "this keeper carries no ESP".to_owned())
+    }
+
+    fn tell_counters(&mut self) {
+        let (drops, peers) = match &self.datapath {
+            Some(datapath) => (datapath.table.drops().clone(), datapath.table.peers().cloned().collect()),
+            None => (Drops::default(), Vec::new()),
+        };
+        Report::counters(&drops, &peers).iter().for_each(|report| self.mailbox.answer(report));
+    }
+
+    fn tell_traffic(&mut self, now: Duration) {
+        let Some(datapath) = self.datapath.as_mut().filter(|_| self.awaited) else { return };
+        if self.counters_at.is_some_and(|at| at <= now) {
+            datapath.moved = false;
+            (self.awaited, self.counters_at) = (false, None);
+            self.tell_counters();
+        } else if datapath.moved && self.counters_at.is_none() {
+            self.counters_at = Some(now + AFTER_TRAFFIC);
+        }
     }
 
     fn keep_alive(&mut self, now: Duration) {
