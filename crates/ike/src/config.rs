@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+use crate::crypto::Aead;
+use crate::proposal;
 use crate::ts::TrafficSelector;
 
 /// The present, passed to every `handle_*`.
@@ -48,6 +50,8 @@ pub struct Config {
     pub timers: Timers,
     /// Offer and choose ChaCha20-Poly1305 before AES-GCM: right for a CPU without AES instructions.
     pub prefer_chacha: bool,
+    /// The ciphers that the datapath has for ESP: no others are offered or chosen.
+    pub esp_aeads: Vec<Aead>,
     /// Claim a NAT in front of us so that ESP always travels in UDP: right for a user-space datapath.
     pub force_encap: bool,
     /// Demand cookies while at least this many callers have not authenticated (RFC 7296 section 2.6).
@@ -64,10 +68,17 @@ impl Config {
             credentials,
             timers: Timers::default(),
             prefer_chacha: false,
+            esp_aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm, Aead::ChaCha20Poly1305],
             force_encap: false,
             cookie_threshold: 100,
             max_half_open: 2000,
         }
+    }
+
+    /// The ciphers for ESP in our order of preference.
+    pub(crate) fn esp(&self) -> Vec<Aead> {
+        let preferred = proposal::aeads(self.prefer_chacha).into_iter();
+        preferred.filter(|aead| self.esp_aeads.contains(aead)).collect()
     }
 }
 
