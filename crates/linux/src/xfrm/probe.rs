@@ -29,15 +29,23 @@ pub struct Support {
     pub udp_encap: Result<(), String>,
     /// ESP over IPv6, with whichever cipher works.
     pub ipv6: Result<(), String>,
+    /// ESP in UDP over IPv6 (Linux 5.8), with whichever cipher works.
+    pub ipv6_encap: Result<(), String>,
 }
 
 impl Support {
     /// Whether tunnels can be in the kernel: ESP in UDP over IPv4 with one cipher at least. If not, why.
     pub fn usable(&self) -> Result<(), String> {
+        self.cipher()?;
+        self.udp_encap.clone()
+    }
+
+    /// Whether there is ESP over IPv4 with one cipher at least. If not, why.
+    pub fn cipher(&self) -> Result<(), String> {
         match (&self.aes_gcm, &self.chacha20_poly1305) {
             (Err(aes), Err(chacha)) if aes == chacha => Err(aes.clone()),
             (Err(aes), Err(chacha)) => Err(format!("{aes}; {chacha}")),
-            _ => self.udp_encap.clone(),
+            _ => Ok(()),
         }
     }
 }
@@ -52,7 +60,8 @@ pub fn probe() -> Support {
                 aes_gcm: missing.clone(),
                 chacha20_poly1305: missing.clone(),
                 udp_encap: missing.clone(),
-                ipv6: missing,
+                ipv6: missing.clone(),
+                ipv6_encap: missing,
             };
         }
     };
@@ -66,7 +75,8 @@ pub fn probe() -> Support {
             .map_err(|e| format!("no ESP in UDP in this kernel: {e}"))
     });
     let ipv6 = attempt(&mut socket, best, PAIR_V6, None);
-    Support { aes_gcm, chacha20_poly1305, udp_encap, ipv6 }
+    let ipv6_encap = ipv6.clone().and_then(|()| attempt(&mut socket, best, PAIR_V6, encap));
+    Support { aes_gcm, chacha20_poly1305, udp_encap, ipv6, ipv6_encap }
 }
 
 fn attempt(
