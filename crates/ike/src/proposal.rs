@@ -262,8 +262,14 @@ mod tests {
     #[test]
     fn a_cipher_that_the_datapath_lacks_is_neither_offered_nor_taken() {
         let chacha = [Aead::ChaCha20Poly1305];
-        assert_eq!(choose_esp(&offer_esp(&chacha, 1000, true), &aeads(false), true, None).unwrap().suite.aead, chacha[0]);
-        assert_eq!(choose_esp(&offer_esp(&aeads(false), 1000, true), &chacha, true, None).unwrap().suite.aead, chacha[0]);
+        assert_eq!(
+            choose_esp(&offer_esp(&chacha, 1000, true), &aeads(false), true, None).unwrap().suite.aead,
+            chacha[0]
+        );
+        assert_eq!(
+            choose_esp(&offer_esp(&aeads(false), 1000, true), &chacha, true, None).unwrap().suite.aead,
+            chacha[0]
+        );
         assert_eq!(choose_esp(&offer_esp(&chacha, 1000, true), &[Aead::Aes256Gcm], true, None), None);
         let chosen = choose_esp(&offer_esp(&aeads(false), 1000, true), &aeads(false), true, None).unwrap();
         assert_eq!(chosen_esp(&answer_esp(&chosen, 2000), &chacha, true), None);

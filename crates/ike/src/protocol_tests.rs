@@ -283,7 +283,13 @@ fn a_responder_must_stay_within_the_offer() {
     let a = endpoint(1, true, Box::new(RingCrypto::new()));
     let policy = &a.directory.get(PeerId(2)).unwrap().config;
     let conclude = |local: &str, remote: &str, change: fn(&mut wire::Proposal)| {
-        let chosen = proposal::choose_esp(&proposal::offer_esp(&proposal::aeads(false), 1000, false), &proposal::aeads(false), false, None).unwrap();
+        let chosen = proposal::choose_esp(
+            &proposal::offer_esp(&proposal::aeads(false), 1000, false),
+            &proposal::aeads(false),
+            false,
+            None,
+        )
+        .unwrap();
         let mut answer = proposal::answer_esp(&chosen, 2000);
         change(&mut answer[0]);
         let mut chain = Chain::new();

@@ -29,6 +29,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Callers that were turned away, newest last.
     pub refused: Vec<Refusal>,
+    /// What this kernel and its tools lack, and what that means.
+    pub kernel: Vec<String>,
     /// What could not be applied, or could be better.
     pub problems: Vec<String>,
     /// Packets dropped for a reason that concerns no single peer.

@@ -12,6 +12,7 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
     let mut status = Status {
         version: program.version.to_owned(),
         firewall: node.firewall_name().to_owned(),
+        kernel: node.lacks(),
         problems: node.problems().cloned().collect(),
         config: ConfigStatus {
             generation: node.config().map_or(0, |c| c.generation),

@@ -156,7 +156,8 @@ impl Ruleset {
     fn spell(&self, rule: &Rule) -> Vec<Rule> {
         let mut spelt = vec![Rule { matches: Vec::new(), ..rule.clone() }];
         for condition in &rule.matches {
-            let networks = |set: &Set| rule.family.and_then(|f| self.sets.get(&(*set, f))).into_iter().flatten().copied();
+            let networks =
+                |set: &Set| rule.family.and_then(|f| self.sets.get(&(*set, f))).into_iter().flatten().copied();
             let choices: Vec<Match> = match condition {
                 Match::SourceIn(set) => networks(set).map(Match::Source).collect(),
                 Match::DestinationIn(set) => networks(set).map(Match::Destination).collect(),

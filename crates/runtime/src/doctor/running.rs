@@ -1,0 +1,185 @@
+//! What ails the program that runs here, from its own status and its files.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use selvedge_model::{NodeConfig, Peer, Via};
+use selvedge_tunnel::{Utc, Wall};
+
+use super::finding::{Finding, Level};
+use crate::cli::Program;
+use crate::kernel::Kernel;
+use crate::source::Loaded;
+use crate::status::{PeerStatus, Status};
+use crate::{Options, Result};
+
+/// How long an ICMP answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A certificate that ends sooner should have been renewed: the operator does it after two thirds of its life.
+const RENEWED: u64 = 3 * 24 * 60 * 60;
+
+pub(super) fn findings(
+    options: &Options,
+    program: &Program,
+    delivered: &Result<Loaded>,
+    loaded: Option<&Loaded>,
+    now: Wall,
+) -> Result<Vec<Finding>> {
+    let mut out = Vec::new();
+    let status = match UnixStream::connect(options.status_socket()) {
+        Ok(_) => {
+            let text = crate::ask(options, program)?;
+            let status: Result<Status> = crate::read_status(&text);
+            Some(status?)
+        }
+        Err(error) => {
+            let text = format!("{} does not run ({}: {error})", program.name, options.status_socket().display());
+            out.push(Finding::new(Level::Warn, "running", text));
+            None
+        }
+    };
+    match delivered {
+        Ok(loaded) => {
+            let text = format!("configuration of {}, generation {}", loaded.config.name, loaded.config.generation);
+            out.push(Finding::new(Level::Ok, "config", text));
+        }
+        Err(error) => {
+            let in_force = if loaded.is_some() { "; the last good one is in force" } else { "" };
+            let text = format!("the configuration cannot be used{in_force}: {error}");
+            out.push(Finding::new(Level::Fail, "config", text).remedy("have it delivered again, and `check` it"));
+        }
+    }
+    out.push(clock(now));
+    out.extend(loaded.and_then(|loaded| certificate(loaded, now)));
+    let Some(status) = status else { return Ok(out) };
+    for problem in &status.problems {
+        out.push(Finding::new(Level::Fail, "problem", problem.clone()));
+    }
+    let Some(config) = loaded.map(|loaded| &loaded.config) else { return Ok(out) };
+    for peer in status.peers.iter().filter(|peer| peer.via == "tunnel") {
+        let configured = config.peers.iter().find(|p| p.name == peer.name);
+        out.push(match configured {
+            Some(configured) if peer.state != "up" => down(peer, configured),
+            _ => Finding::new(Level::Ok, "peer", format!("{}: tunnel up", peer.name)),
+        });
+    }
+    out.extend(fragments(config, &status));
+    Ok(out)
+}
+
+fn clock(now: Wall) -> Finding {
+    match now {
+        Wall::Is(time) => Finding::new(Level::Ok, "clock", format!("clock: {}", Utc(time))),
+        Wall::AtLeast(time) => {
+            let system = Utc(crate::clock::system_time());
+            let text =
+                format!("the clock is perhaps not set: it says {system}; certificates are judged by {}", Utc(time));
+            Finding::new(Level::Warn, "clock", text).remedy("run an NTP client")
+        }
+    }
+}
+
+fn certificate(loaded: &Loaded, now: Wall) -> Option<Finding> {
+    let credentials = loaded.credentials.as_ref()?;
+    let (begin, end) = (credentials.not_before()?, credentials.not_after()?);
+    let time = now.seconds();
+    let renewal = "have the operator's new certificate delivered";
+    Some(if end <= time {
+        let text = format!("the own certificate expired at {}: peers refuse it", Utc(end));
+        Finding::new(Level::Fail, "certificate", text).remedy(renewal)
+    } else if matches!(now, Wall::Is(_)) && begin > time {
+        let text = format!("the own certificate is not valid before {}, and it is {}", Utc(begin), Utc(time));
+        Finding::new(Level::Fail, "certificate", text).remedy("set the clock right, here or where it was issued")
+    } else if end - time < RENEWED {
+        let text = format!("the own certificate ends soon, at {}", Utc(end));
+        Finding::new(Level::Warn, "certificate", text).remedy(renewal)
+    } else {
+        Finding::new(Level::Ok, "certificate", format!("own certificate valid until {}", Utc(end)))
+    })
+}
+
+/// Why a tunnel is not up: what the program says, and how the network answers now.
+fn down(peer: &PeerStatus, configured: &Peer) -> Finding {
+    let said = peer.last_error.as_deref().unwrap_or("no attempt has ended yet");
+    let finding = |text: String| Finding::new(Level::Fail, "peer", text).detail(said);
+    if !said.starts_with("no ") || configured.addresses.is_empty() {
+        let remedy = match said {
+            _ if said.contains("certificate") => "renew the certificates of both ends, and look at both clocks",
+            _ if said.contains("subnets") || said.contains("algorithms") || said.contains("peer of ours") => {
+                "bring both ends to configurations of one generation"
+            }
+            _ if configured.addresses.is_empty() => "it must call: look there, and open UDP 4500 here",
+            _ => "",
+        };
+        return finding(format!("{}: {}", peer.name, peer.state)).remedy(remedy);
+    }
+    let answers: Vec<(IpAddr, Answer)> =
+        configured.addresses.iter().map(|a| (*a, knock(*a, configured.port))).collect();
+    let each = answers.iter().map(|(address, answer)| match answer {
+        Answer::None => format!("{address} does not answer"),
+        Answer::Closed => format!("nothing listens on UDP {} of {address}", configured.port),
+        Answer::NoWay(why) => format!("no way to {address} ({why})"),
+    });
+    let text = format!("{}: {}: {}", peer.name, peer.state, each.collect::<Vec<_>>().join(", "));
+    let remedy = if answers.iter().any(|(_, a)| matches!(a, Answer::Closed)) {
+        "start Selvedge there, or forward the port to it"
+    } else if answers.iter().all(|(_, a)| matches!(a, Answer::NoWay(_))) {
+        "give this node a route: is its uplink up?"
+    } else {
+        "is it on? is UDP 4500 open on the way to it, and its address right?"
+    };
+    finding(text).remedy(remedy)
+}
+
+/// How an address answers to a datagram.
+enum Answer {
+    None,
+    Closed,
+    NoWay(String),
+}
+
+/// Sends what every IKE port ignores: a keepalive of NAT traversal (RFC 3948 section 2.3).
+fn knock(address: IpAddr, port: u16) -> Answer {
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let knock = || -> std::io::Result<()> {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect((address, port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(&[0xff])?;
+        socket.recv(&mut [0; 16]).map(drop)
+    };
+    match knock().map_err(|e| (e.kind(), e)) {
+        Ok(()) | Err((ErrorKind::WouldBlock | ErrorKind::TimedOut, _)) => Answer::None,
+        Err((ErrorKind::ConnectionRefused, _)) => Answer::Closed,
+        Err((_, error)) => Answer::NoWay(selvedge_linux::Error::from(error).to_string()),
+    }
+}
+
+/// Links on the way to the peers that the largest packets of tunnels do not fit.
+fn fragments(config: &NodeConfig, status: &Status) -> Vec<Finding> {
+    /// UDP, ESP with its IV, padding and tag, around an inner packet of [`selvedge_plan::MTU`]; before the IP header.
+    const WRAPPED: u32 = selvedge_plan::MTU + 8 + 16 + 4 + 16;
+    let Ok(mut kernel) = Kernel::open() else { return Vec::new() };
+    if kernel.refresh().is_err() {
+        return Vec::new();
+    }
+    let used = status.peers.iter().filter_map(|p| p.path.as_ref()?.remote.parse::<SocketAddr>().ok()).map(|a| a.ip());
+    let peers = config.peers.iter().filter(|p| p.via == Via::Tunnel);
+    let mut addresses: Vec<IpAddr> = used.chain(peers.flat_map(|p| p.addresses.iter().copied())).collect();
+    addresses.sort();
+    addresses.dedup();
+    let narrow = |address: &IpAddr| {
+        let needed = WRAPPED + if address.is_ipv4() { 20 } else { 40 };
+        kernel.mtu_towards(*address).filter(|mtu| *mtu < needed).map(|mtu| (mtu, needed))
+    };
+    let narrowest = addresses.iter().filter_map(narrow).min();
+    let finding = |(mtu, needed)| {
+        let text =
+            format!("a link to peers has an MTU of {mtu}: tunnel packets of up to {needed} octets are fragmented");
+        Finding::new(Level::Warn, "mtu", text).remedy("raise it, or lower the MTU of the pods")
+    };
+    narrowest.map(finding).into_iter().collect()
+}
