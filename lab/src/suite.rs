@@ -141,7 +141,7 @@ impl Seen {
 }
 
 /// Reads `N passed, N failed`.
-fn count(line: &str) -> Option<(usize, usize)> {
+pub fn count(line: &str) -> Option<(usize, usize)> {
     let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
     Some((passed.parse().ok()?, failed.parse().ok()?))
 }

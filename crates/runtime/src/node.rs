@@ -114,9 +114,18 @@ impl Node {
         self.firewall.as_ref().map_or("", |(_, f)| f.name())
     }
 
-    /// What does not work, then what could be better.
+    /// What does not work.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.notes)
+        self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems)
+    }
+
+    pub(crate) fn has_tunnel_problem(&self) -> bool {
+        self.tunnel_problem.is_some()
+    }
+
+    /// What could be better.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What the kernel lacks, a line each.

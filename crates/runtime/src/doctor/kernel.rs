@@ -171,6 +171,7 @@ pub(crate) fn firewall(tools: &Tools, here: Platform) -> Vec<Finding> {
         };
         let why = match missing {
             Missing::Tool(name) => format!("{name} is not installed"),
+            Missing::Kernel(why) if why.contains("xtables lock") => "another program holds its lock".to_owned(),
             Missing::Kernel(_) => "the kernel does not support it".to_owned(),
         };
         let finding = Finding::new(level, &id, format!("{text} ({why})")).remedy(here.remedy(source));

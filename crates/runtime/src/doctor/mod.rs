@@ -49,7 +49,11 @@ pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Resul
     if config.is_none_or(|config| config.role != Role::Cloud) {
         findings.extend(Kernel::probe().findings(here));
     }
-    findings.extend(firewall(config, here));
+    match surroundings::lock() {
+        // No tool would answer.
+        Some(held) => findings.push(held),
+        None => findings.extend(firewall(config, here)),
+    }
     findings.extend(kernel::settings(here));
     findings.extend(surroundings::findings(options));
     let now = Clock::new(&options.state_dir).now().wall;

@@ -58,6 +58,9 @@ pub(super) fn findings(
     for problem in &status.problems {
         out.push(Finding::new(Level::Fail, "problem", problem.clone()));
     }
+    for note in &status.notes {
+        out.push(Finding::new(Level::Warn, "note", note.clone()));
+    }
     let Some(config) = loaded.map(|loaded| &loaded.config) else { return Ok(out) };
     for peer in status.peers.iter().filter(|peer| peer.via == "tunnel") {
         let configured = config.peers.iter().find(|p| p.name == peer.name);
