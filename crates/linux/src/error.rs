@@ -43,6 +43,11 @@ impl Error {
         matches!(self.errno, Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
     }
 
+    /// Nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        self.errno == Some(libc::ECONNREFUSED)
+    }
+
     /// A file, or what a file stands for, is not there.
     pub fn is_not_found(&self) -> bool {
         self.errno == Some(libc::ENOENT)

@@ -1,7 +1,6 @@
 //! What ails the program that runs here, from its own status and its files.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use crate::source::Loaded;
 use crate::status::{PeerStatus, Status};
 use crate::{Options, Result};
 
-/// How long an ICMP answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an ICMP answer may take; a neighbour that is not there is noticed after three seconds.
+const PATIENCE: Duration = Duration::from_millis(3500);
 
 /// A certificate that ends sooner should have been renewed: the operator does it after two thirds of its life.
 const RENEWED: u64 = 3 * 24 * 60 * 60;
@@ -62,13 +61,19 @@ pub(super) fn findings(
         out.push(Finding::new(Level::Warn, "note", note.clone()));
     }
     let Some(config) = loaded.map(|loaded| &loaded.config) else { return Ok(out) };
-    for peer in status.peers.iter().filter(|peer| peer.via == "tunnel") {
-        let configured = config.peers.iter().find(|p| p.name == peer.name);
-        out.push(match configured {
-            Some(configured) if peer.state != "up" => down(peer, configured),
-            _ => Finding::new(Level::Ok, "peer", format!("{}: tunnel up", peer.name)),
+    // All at once, as each may take its time.
+    std::thread::scope(|scope| {
+        let peers = status.peers.iter().filter(|peer| peer.via == "tunnel").map(|peer| {
+            let configured = config.peers.iter().find(|p| p.name == peer.name && peer.state != "up");
+            configured.map_or_else(
+                || Ok(Finding::new(Level::Ok, "peer", format!("{}: tunnel up", peer.name))),
+                |configured| Err(scope.spawn(|| down(peer, configured))),
+            )
         });
-    }
+        for finding in peers.collect::<Vec<_>>() {
+            out.extend(finding.map_or_else(|thread| thread.join().ok(), Some));
+        }
+    });
     out.extend(fragments(config, &status));
     Ok(out)
 }
@@ -108,7 +113,8 @@ fn certificate(loaded: &Loaded, now: Wall) -> Option<Finding> {
 fn down(peer: &PeerStatus, configured: &Peer) -> Finding {
     let said = peer.last_error.as_deref().unwrap_or("no attempt has ended yet");
     let finding = |text: String| Finding::new(Level::Fail, "peer", text).detail(said);
-    if !said.starts_with("no ") || configured.addresses.is_empty() {
+    let silent = peer.last_error.as_deref().is_none_or(|error| error.starts_with("no answer"));
+    if !silent || configured.addresses.is_empty() {
         let remedy = match said {
             _ if said.contains("certificate") => "renew the certificates of both ends, and look at both clocks",
             _ if said.contains("subnets") || said.contains("algorithms") || said.contains("peer of ours") => {
@@ -138,6 +144,7 @@ fn down(peer: &PeerStatus, configured: &Peer) -> Finding {
 }
 
 /// How an address answers to a datagram.
+#[derive(Debug, PartialEq, Eq)]
 enum Answer {
     None,
     Closed,
@@ -146,18 +153,10 @@ enum Answer {
 
 /// Sends what every IKE port ignores: a keepalive of NAT traversal (RFC 3948 section 2.3).
 fn knock(address: IpAddr, port: u16) -> Answer {
-    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let knock = || -> std::io::Result<()> {
-        let socket = UdpSocket::bind(any)?;
-        socket.connect((address, port))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(&[0xff])?;
-        socket.recv(&mut [0; 16]).map(drop)
-    };
-    match knock().map_err(|e| (e.kind(), e)) {
-        Ok(()) | Err((ErrorKind::WouldBlock | ErrorKind::TimedOut, _)) => Answer::None,
-        Err((ErrorKind::ConnectionRefused, _)) => Answer::Closed,
-        Err((_, error)) => Answer::NoWay(selvedge_linux::Error::from(error).to_string()),
+    match selvedge_linux::knock((address, port).into(), &[0xff], PATIENCE) {
+        Ok(()) => Answer::None,
+        Err(error) if error.is_refused() => Answer::Closed,
+        Err(error) => Answer::NoWay(error.to_string()),
     }
 }
 
@@ -185,4 +184,58 @@ fn fragments(config: &NodeConfig, status: &Status) -> Vec<Finding> {
         Finding::new(Level::Warn, "mtu", text).remedy("raise it, or lower the MTU of the pods")
     };
     narrowest.map(finding).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn configured(addresses: &[IpAddr], port: u16) -> Peer {
+        let text = format!(
+            r#"{{"version": 1, "generation": 1, "name": "a.b", "node": "b", "role": "edge", "podCidrs": [],
+            "local": {{"prefixes": []}}, "peers": [{{"name": "a.c", "via": "tunnel", "port": {port},
+            "addresses": {}, "prefixes": ["10.0.0.0/8"]}}]}}"#,
+            miniserde::json::to_string(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        );
+        NodeConfig::parse(&text).unwrap().peers.remove(0)
+    }
+
+    fn dead(error: Option<&str>) -> PeerStatus {
+        PeerStatus {
+            name: "a.c".into(),
+            state: "connecting".into(),
+            last_error: error.map(str::to_owned),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_closed_port_is_told_from_silence_and_from_no_way() {
+        let here: IpAddr = [127, 0, 0, 1].into();
+        let socket = UdpSocket::bind((here, 0)).unwrap();
+        let open = socket.local_addr().unwrap().port();
+        assert_eq!(knock(here, open), Answer::None);
+        let finding = down(&dead(None), &configured(&[here], open));
+        assert!(
+            finding.text.contains("127.0.0.1 does not answer") && finding.remedy.contains("UDP 4500"),
+            "{finding:?}"
+        );
+        drop(socket);
+        assert_eq!(knock(here, open), Answer::Closed);
+        let finding = down(&dead(Some("no answer from x after 60 s")), &configured(&[here], open));
+        assert!(finding.text.contains("nothing listens") && finding.remedy.contains("start Selvedge"), "{finding:?}");
+        // The limited broadcast is not for sockets that did not ask for it.
+        assert!(matches!(knock([255, 255, 255, 255].into(), open), Answer::NoWay(_)));
+    }
+
+    #[test]
+    fn what_a_peer_said_is_not_looked_for_in_the_network() {
+        let remedy = |error: &str| down(&dead(Some(error)), &configured(&[[127, 0, 0, 1].into()], 1)).remedy;
+        assert!(remedy("certificate of a.c expired at 2000-02-29").contains("renew"));
+        assert!(remedy("a.c answered TS_UNACCEPTABLE: no subnets in common").contains("generation"));
+        assert!(remedy("no subnets in common: offered x").contains("generation"));
+        assert!(down(&dead(None), &configured(&[], 1)).remedy.contains("it must call"));
+    }
 }

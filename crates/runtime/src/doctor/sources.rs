@@ -53,7 +53,7 @@ pub(super) const RULE_PARTS: [(&str, &str, &str, Source); 6] = [
         "raw",
         "-j DROP",
         "nothing drops what pretends to come from a peer",
-        kernel("kmod-ipt-conntrack", "iptable_raw", "CONFIG_IP_NF_RAW"),
+        kernel("kmod-ipt-raw", "iptable_raw", "CONFIG_IP_NF_RAW"),
     ),
     (
         "mangle",
