@@ -29,12 +29,13 @@ const HERE: [Job; 3] = [
     Job { what: "matrix: user space, iptables", arguments: "matrix --datapath user --firewall iptables" },
 ];
 
-const GUEST: [Job; 2] = [
+const GUEST: [Job; 3] = [
     Job { what: "matrix: kernel, iptables", arguments: "guest -- matrix --datapath kernel --firewall iptables" },
     Job {
         what: "scenarios: kernel, iptables",
         arguments: "guest -- scenario all --datapath kernel --firewall iptables",
     },
+    Job { what: "odd kernels", arguments: "odd-kernels" },
 ];
 
 #[derive(Debug)]

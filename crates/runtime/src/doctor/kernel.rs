@@ -11,6 +11,16 @@ use super::platform::{Platform, Source};
 use super::sources;
 use crate::firewall::Tools;
 
+/// What the program needs besides `CAP_NET_ADMIN`, without which it does not start.
+const CAPABILITIES: [(Capability, &str, &str); 2] = [
+    (
+        Capability::NetBindService,
+        "CAP_NET_BIND_SERVICE",
+        "UDP port 500 cannot be had: peers that call there, as other vendors' do, are not heard",
+    ),
+    (Capability::NetRaw, "CAP_NET_RAW", "the legacy flavour of iptables cannot be used"),
+];
+
 /// Found out once, by trying.
 pub(crate) struct Kernel {
     pub(crate) ipsec: Support,
@@ -20,7 +30,8 @@ pub(crate) struct Kernel {
     interfaces: bool,
     statistics: bool,
     rules: Result<(), String>,
-    capabilities: Vec<&'static str>,
+    /// Missing ones, and what comes of it.
+    capabilities: Vec<(&'static str, &'static str)>,
 }
 
 impl Kernel {
@@ -28,8 +39,7 @@ impl Kernel {
     pub(crate) fn probe() -> Self {
         let links = |kind: &str| Socket::open(Protocol::Route).and_then(|mut socket| link::probe(&mut socket, kind));
         let rules = Socket::open(Protocol::Route).and_then(|mut socket| rule::list(&mut socket, Family::V4));
-        let wanted = [Capability::NetAdmin, Capability::NetBindService, Capability::NetRaw];
-        let missing = wanted.into_iter().filter(|wanted| capabilities::has(*wanted).is_ok_and(|has| !has));
+        let missing = CAPABILITIES.into_iter().filter(|(wanted, ..)| capabilities::has(*wanted).is_ok_and(|has| !has));
         Kernel {
             ipsec: xfrm::probe(),
             dummy: links("dummy").map_err(|e| e.to_string()),
@@ -37,7 +47,7 @@ impl Kernel {
             interfaces: links("xfrm").is_ok(),
             statistics: std::path::Path::new("/proc/self/net/xfrm_stat").exists(),
             rules: rules.map(drop).map_err(|e| e.to_string()),
-            capabilities: missing.map(name).collect(),
+            capabilities: missing.map(|(_, name, meaning)| (name, meaning)).collect(),
         }
     }
 
@@ -63,9 +73,9 @@ impl Kernel {
     /// The datapath first, then what is around it.
     pub(crate) fn findings(&self, here: Platform) -> Vec<Finding> {
         let mut out = Vec::new();
-        if !self.capabilities.is_empty() {
-            let text = format!("without {} ports or routes cannot be had", self.capabilities.join(", "));
-            out.push(Finding::new(Level::Fail, "capabilities", text).remedy("run as root, or grant them in the unit"));
+        for (capability, meaning) in &self.capabilities {
+            let text = format!("without {capability} {meaning}");
+            out.push(Finding::new(Level::Warn, "capabilities", text).remedy("run as root, or grant it in the unit"));
         }
         self.datapath(here, &mut out);
         match &self.rules {
@@ -227,15 +237,6 @@ pub(crate) fn settings(here: Platform) -> Vec<Finding> {
         out.push(Finding::new(level, "proc-sys", format!("/proc/sys is read-only: {what}")).remedy(remedy));
     }
     out
-}
-
-fn name(capability: Capability) -> &'static str {
-    match capability {
-        Capability::NetBindService => "CAP_NET_BIND_SERVICE",
-        Capability::NetAdmin => "CAP_NET_ADMIN",
-        Capability::NetRaw => "CAP_NET_RAW",
-        Capability::SysAdmin => "CAP_SYS_ADMIN",
-    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ pub(super) fn findings(
     for note in &status.notes {
         out.push(Finding::new(Level::Warn, "note", note.clone()));
     }
+    for refused in &status.refused {
+        let name = refused.claimed.as_deref().unwrap_or("somebody without a name");
+        let text = format!("{name} called from {} and was turned away: {}", refused.remote, refused.reason);
+        out.push(Finding::new(Level::Warn, "refused", text));
+    }
     let Some(config) = loaded.map(|loaded| &loaded.config) else { return Ok(out) };
     // All at once, as each may take its time.
     std::thread::scope(|scope| {
