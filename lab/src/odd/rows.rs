@@ -28,6 +28,8 @@ pub struct Row {
     pub chosen: (&'static str, &'static str),
     /// The cipher of the tunnel.
     pub cipher: &'static str,
+    /// A rule that iptables must have; empty: nothing is asked.
+    pub rule: &'static str,
     /// What `doctor` finds besides what holds for this guest in any case: level, id, part of the remedy on OpenWrt.
     pub findings: &'static [(&'static str, &'static str, &'static str)],
     /// Whether pods reach each other.
@@ -56,9 +58,13 @@ const PLAIN: Row = Row {
     datapath: "auto",
     chosen: ("kernel", "iptables"),
     cipher: AES,
+    rule: "-A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT",
     findings: &[],
     reach: Reach::Both,
 };
+
+/// The same rule without ipset.
+const SPELT: &str = "-A SELVEDGE-POSTROUTING -s 10.1.0.0/24 -d 10.2.0.0/24 -j ACCEPT";
 
 const USER: Row = Row { chosen: ("user", "iptables"), ..PLAIN };
 
@@ -75,6 +81,7 @@ pub const BOOTS: [Boot; 14] = [
             Row {
                 what: "no program ipset: spelt rules",
                 prepare: "mount --bind /dev/null $(command -v ipset)",
+                rule: SPELT,
                 findings: &[("warn", "ipset-tool", "opkg install ipset")],
                 ..PLAIN
             },
@@ -82,6 +89,7 @@ pub const BOOTS: [Boot; 14] = [
                 what: "no program iptables: no firewall",
                 prepare: "for f in nft legacy; do mount --bind /dev/null /usr/sbin/xtables-$f-multi; done",
                 chosen: ("kernel", ""),
+                rule: "",
                 findings: &[
                     ("fail", "firewall", ""),
                     ("fail", "nft-kernel", "kmod-nft-nat"),
@@ -230,6 +238,7 @@ pub const BOOTS: [Boot; 14] = [
         &["ip_set"],
         &[Row {
             what: "no ipset in the kernel: spelt rules",
+            rule: SPELT,
             findings: &[("warn", "ipset-kernel", "opkg install kmod-ipt-ipset")],
             ..PLAIN
         }],
@@ -239,6 +248,7 @@ pub const BOOTS: [Boot; 14] = [
         &[Row {
             what: "no firewall in the kernel: said",
             chosen: ("kernel", ""),
+            rule: "",
             findings: &[
                 ("fail", "firewall", ""),
                 ("fail", "nft-kernel", "kmod-nft-core"),

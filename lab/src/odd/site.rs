@@ -91,6 +91,10 @@ impl Site<'_> {
             let cipher = status["peers"][0]["cipher"].as_str().unwrap_or("");
             ensure!(cipher == self.row.cipher, "the cipher is {cipher:?}: {status}");
         }
+        if !self.row.rule.is_empty() {
+            let rules = self.link.a.ns.run("iptables-legacy-save -t nat")?;
+            ensure!(rules.lines().any(|line| line == self.row.rule), "no rule {}: {rules}", self.row.rule);
+        }
         let problems = status["problems"].as_array().map_or(0, Vec::len);
         let wanted = self.row.findings.iter().any(|(_, id, _)| *id == "problem");
         ensure!((problems > 0) == wanted, "problems: {}", status["problems"]);
