@@ -316,10 +316,6 @@ impl Node {
                     return Err(problem);
                 }
                 let closed = client.welcome().ports.iter().filter(|p| !p.bound);
-                self.port_notes = closed.clone().map(taken).collect();
-                for note in &self.port_notes {
-                    log::warn!("{note}");
-                }
                 if let Some(port) = closed.clone().find(|p| p.port == options.encap_port && !p.v6) {
                     // Nothing works without it; this keeper would not ask for it again.
                     let problem = Error::new(taken(port));
@@ -328,6 +324,11 @@ impl Node {
                     self.port_notes.clear();
                     return Err(problem);
                 }
+                let notes: Vec<String> = closed.map(taken).collect();
+                for note in notes.iter().filter(|note| !self.port_notes.contains(note)) {
+                    log::warn!("{note}");
+                }
+                self.port_notes = notes;
                 let abilities = match (mode, &self.abilities) {
                     (Mode::Kernel, Some(kernel)) => Abilities::kernel(&kernel.ipsec),
                     _ => Abilities::user(),

@@ -27,6 +27,7 @@ pub(crate) struct Kernel {
     /// Links that nothing comes out of, which the kernel datapath routes to.
     pub(crate) dummy: Result<(), String>,
     pub(crate) tun: Result<(), selvedge_linux::Error>,
+    ipv6: bool,
     interfaces: bool,
     statistics: bool,
     rules: Result<(), String>,
@@ -44,6 +45,7 @@ impl Kernel {
             ipsec: xfrm::probe(),
             dummy: links("dummy").map_err(|e| e.to_string()),
             tun: tun::probe(),
+            ipv6: crate::kernel::ipv6_off().is_none(),
             interfaces: links("xfrm").is_ok(),
             statistics: std::path::Path::new("/proc/self/net/xfrm_stat").exists(),
             rules: rules.map(drop).map_err(|e| e.to_string()),
@@ -122,7 +124,7 @@ impl Kernel {
         if let (true, Err(why)) = (esp, udp_encap) {
             out.push(lack(user, "udp-encap", &format!("no ESP in UDP: {instead}"), &sources::UDP_ENCAP, why));
         }
-        match (esp, ipv6, ipv6_encap) {
+        match (esp && self.ipv6, ipv6, ipv6_encap) {
             (true, Err(why), _) => {
                 let text = "no ESP over IPv6: peers are called at their IPv4 addresses";
                 out.push(lack(Level::Info, "esp6", text, &sources::ESP6, why));
@@ -254,6 +256,7 @@ mod tests {
             },
             dummy: Ok(()),
             tun: Ok(()),
+            ipv6: true,
             interfaces: true,
             statistics: true,
             rules: Ok(()),
