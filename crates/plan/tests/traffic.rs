@@ -188,7 +188,7 @@ fn edge_traffic(backend: &str) {
     let dropped = if backend == "nft" {
         node.run("nft list chain inet selvedge arriving")
     } else {
-        node.run(&format!("{backend} -t raw -nvxL SELVEDGE-PREROUTING"))
+        node.run(&format!("{} -t raw -nvxL SELVEDGE-PREROUTING", program(backend)))
     };
     assert!(
         dropped.contains("packets 1 ") || dropped.lines().any(|l| l.split_whitespace().next() == Some("1")),
