@@ -247,7 +247,7 @@ fn doctor_names_what_ails_the_agent_and_changes_nothing() {
     let _agent = site.start("agent.log");
     let applied = site.snapshot();
     let (code, text) = doctor();
-    assert!(text.contains("here.connector: connecting: no way to 192.0.2.99 (no route to host") && code == 1, "{text}");
+    assert!(text.contains("here.connector: connecting, no way to 192.0.2.99 (no route to host") && code == 1, "{text}");
     assert_eq!(site.snapshot(), applied);
     fs::write(site.path("etc/config.json"), CONFIG.replace("10.96.0.0/16", "10.96.0.0/40")).unwrap();
     credentials(&site.path("etc/tls"), "here.edge");

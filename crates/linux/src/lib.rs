@@ -33,4 +33,4 @@ pub mod xfrm;
 
 pub use error::{Context, Error, Result};
 pub use family::Family;
-pub use udp::{BATCH, Batch, Datagram, Outgoing, Received, UdpPort, knock};
+pub use udp::{BATCH, Batch, Datagram, Knock, Outgoing, Received, UdpPort};

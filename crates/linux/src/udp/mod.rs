@@ -1,11 +1,11 @@
 //! UDP ports for IKE and for ESP in UDP: they tell which own address a datagram came to, and answer from it.
 
 mod batch;
+mod knock;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET, c_int};
 
@@ -13,6 +13,7 @@ use crate::error::{Context, Result};
 use crate::{Family, sockaddr, sys};
 
 pub use batch::{BATCH, Batch, Datagram, Outgoing};
+pub use knock::Knock;
 
 /// `UDP_ENCAP` and `UDP_ENCAP_ESPINUDP` of `linux/udp.h`.
 const UDP_ENCAP: c_int = 100;
@@ -151,23 +152,6 @@ impl UdpPort {
     /// Sends datagrams in order and returns how many the kernel took; an error only if the first one failed.
     pub fn send_many(&self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
         batch::send(self, datagrams)
-    }
-}
-
-/// Sends a datagram and waits for what the network says about it: an ICMP error is an error (`ECONNREFUSED`: the port is
-/// closed; `EHOSTUNREACH`, …: there is no way), an answer or silence is none.
-pub fn knock(remote: SocketAddr, payload: &[u8], patience: Duration) -> Result<()> {
-    let any = if remote.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
-    let (level, name) =
-        if remote.is_ipv4() { (IPPROTO_IP, libc::IP_RECVERR) } else { (IPPROTO_IPV6, libc::IPV6_RECVERR) };
-    let socket = std::net::UdpSocket::bind((any, 0))?;
-    sys::set_option(socket.as_fd(), level, name, &1_i32)?;
-    socket.connect(remote)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.send(payload)?;
-    match socket.recv(&mut [0; 16]) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(e.into()),
-        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use selvedge_linux::Knock;
 use selvedge_model::{NodeConfig, Peer, Via};
 use selvedge_tunnel::{Utc, Wall};
 
@@ -66,19 +67,16 @@ pub(super) fn findings(
         out.push(Finding::new(Level::Warn, "refused", text));
     }
     let Some(config) = loaded.map(|loaded| &loaded.config) else { return Ok(out) };
-    // All at once, as each may take its time.
-    std::thread::scope(|scope| {
-        let peers = status.peers.iter().filter(|peer| peer.via == "tunnel").map(|peer| {
-            let configured = config.peers.iter().find(|p| p.name == peer.name && peer.state != "up");
-            configured.map_or_else(
-                || Ok(Finding::new(Level::Ok, "peer", format!("{}: tunnel up", peer.name))),
-                |configured| Err(scope.spawn(|| down(peer, configured))),
-            )
-        });
-        for finding in peers.collect::<Vec<_>>() {
-            out.extend(finding.map_or_else(|thread| thread.join().ok(), Some));
+    let mut down = Vec::new();
+    for peer in status.peers.iter().filter(|peer| peer.via == "tunnel") {
+        match config.peers.iter().find(|p| p.name == peer.name && peer.state != "up") {
+            Some(configured) => down.push(Down::new(peer, configured)),
+            None => out.push(Finding::new(Level::Ok, "peer", format!("{}: tunnel up", peer.name))),
         }
-    });
+    }
+    // Asked all at once, as each may take its time.
+    let deadline = Instant::now() + PATIENCE;
+    out.extend(down.into_iter().map(|down| down.finding(deadline)));
     out.extend(fragments(config, &status));
     Ok(out)
 }
@@ -114,38 +112,12 @@ fn certificate(loaded: &Loaded, now: Wall) -> Option<Finding> {
     })
 }
 
-/// Why a tunnel is not up: what the program says, and how the network answers now.
-fn down(peer: &PeerStatus, configured: &Peer) -> Finding {
-    let said = peer.last_error.as_deref().unwrap_or("no attempt has ended yet");
-    let finding = |text: String| Finding::new(Level::Fail, "peer", text).detail(said);
-    let silent = peer.last_error.as_deref().is_none_or(|error| error.starts_with("no answer"));
-    if !silent || configured.addresses.is_empty() {
-        let remedy = match said {
-            _ if said.contains("certificate") => "renew the certificates of both ends, and look at both clocks",
-            _ if said.contains("subnets") || said.contains("algorithms") || said.contains("peer of ours") => {
-                "bring both ends to configurations of one generation"
-            }
-            _ if configured.addresses.is_empty() => "it must call: look there, and open UDP 4500 here",
-            _ => "",
-        };
-        return finding(format!("{}: {}", peer.name, peer.state)).remedy(remedy);
-    }
-    let answers: Vec<(IpAddr, Answer)> =
-        configured.addresses.iter().map(|a| (*a, knock(*a, configured.port))).collect();
-    let each = answers.iter().map(|(address, answer)| match answer {
-        Answer::None => format!("{address} does not answer"),
-        Answer::Closed => format!("nothing listens on UDP {} of {address}", configured.port),
-        Answer::NoWay(why) => format!("no way to {address} ({why})"),
-    });
-    let text = format!("{}: {}: {}", peer.name, peer.state, each.collect::<Vec<_>>().join(", "));
-    let remedy = if answers.iter().any(|(_, a)| matches!(a, Answer::Closed)) {
-        "start Selvedge there, or forward the port to it"
-    } else if answers.iter().all(|(_, a)| matches!(a, Answer::NoWay(_))) {
-        "give this node a route: is its uplink up?"
-    } else {
-        "is it on? is UDP 4500 open on the way to it, and its address right?"
-    };
-    finding(text).remedy(remedy)
+/// A peer whose tunnel is not up, and how the network answers.
+struct Down<'a> {
+    peer: &'a PeerStatus,
+    port: u16,
+    /// At the addresses of a peer that says nothing by itself.
+    knocks: Vec<(IpAddr, Knock)>,
 }
 
 /// How an address answers to a datagram.
@@ -156,9 +128,51 @@ enum Answer {
     NoWay(String),
 }
 
-/// Sends what every IKE port ignores: a keepalive of NAT traversal (RFC 3948 section 2.3).
-fn knock(address: IpAddr, port: u16) -> Answer {
-    match selvedge_linux::knock((address, port).into(), &[0xff], PATIENCE) {
+impl<'a> Down<'a> {
+    fn new(peer: &'a PeerStatus, configured: &Peer) -> Self {
+        let silent = peer.last_error.as_deref().is_none_or(|error| error.starts_with("no answer"));
+        let addresses = configured.addresses.iter().filter(|_| silent);
+        // What every IKE port ignores: a keepalive of NAT traversal (RFC 3948 section 2.3).
+        let knock = |address: &IpAddr| (*address, Knock::send((*address, configured.port).into(), &[0xff]));
+        Down { peer, port: configured.port, knocks: addresses.map(knock).collect() }
+    }
+
+    fn finding(self, deadline: Instant) -> Finding {
+        let Down { peer, port, knocks } = self;
+        let said = peer.last_error.as_deref().unwrap_or("no attempt has ended yet");
+        let head = format!("{}: {}", peer.name, peer.state);
+        let answers: Vec<(IpAddr, Answer)> =
+            knocks.into_iter().map(|(at, knock)| (at, answer(knock, deadline))).collect();
+        let mut text = head;
+        for (address, answer) in &answers {
+            text += &match answer {
+                Answer::None => format!(", {address} does not answer"),
+                Answer::Closed => format!(", nothing listens on UDP {port} of {address}"),
+                Answer::NoWay(why) => format!(", no way to {address} ({why})"),
+            };
+        }
+        let remedy = if answers.is_empty() {
+            match said {
+                _ if said.contains("certificate") => "renew the certificates of both ends, and look at both clocks",
+                _ if ["subnets", "algorithms", "peer of ours"].iter().any(|word| said.contains(word)) => {
+                    "bring both ends to configurations of one generation"
+                }
+                _ if peer.last_error.is_none() => "it must call: look there, and open UDP 4500 here",
+                _ => "",
+            }
+        } else if answers.iter().any(|(_, a)| matches!(a, Answer::Closed)) {
+            "start Selvedge there, or forward the port to it"
+        } else if answers.iter().all(|(_, a)| matches!(a, Answer::NoWay(_))) {
+            "give this node a route: is its uplink up?"
+        } else {
+            "is it on? is UDP 4500 open on the way to it, and its address right?"
+        };
+        Finding::new(Level::Fail, "peer", text).detail(said).remedy(remedy)
+    }
+}
+
+fn answer(knock: Knock, deadline: Instant) -> Answer {
+    match knock.answer(deadline.saturating_duration_since(Instant::now())) {
         Ok(()) => Answer::None,
         Err(error) if error.is_refused() => Answer::Closed,
         Err(error) => Answer::NoWay(error.to_string()),
@@ -214,6 +228,14 @@ mod tests {
             last_error: error.map(str::to_owned),
             ..Default::default()
         }
+    }
+
+    fn knock(address: IpAddr, port: u16) -> Answer {
+        answer(Knock::send((address, port).into(), &[0xff]), Instant::now() + PATIENCE)
+    }
+
+    fn down(peer: &PeerStatus, configured: &Peer) -> Finding {
+        Down::new(peer, configured).finding(Instant::now() + PATIENCE)
     }
 
     #[test]
