@@ -256,6 +256,65 @@ fn what_is_in_the_way_of_tunnels_is_named_and_waited_for() {
 }
 
 #[test]
+fn a_port_of_others_is_named_and_waited_for() {
+    let site = Site::new("port", "nftables");
+    let thief = site.sh("python3 -c 'import socket,time; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)
+s.bind((\"\",4500)); print(\"bound\", flush=True); time.sleep(60)' >thief.out 2>&1 &
+         echo $!; until grep -q bound thief.out; do sleep 0.1; done");
+    let _agent = site.start("agent.log");
+    let status = site.await_status("UDP port 4500 (IPv4) is held by python3");
+    assert!(status.contains(thief.trim()), "{status}");
+    site.sh(&format!("kill {thief}"));
+    site.await_status("\"state\":\"connecting\"");
+}
+
+#[test]
+fn doctor_names_what_ails_the_agent_and_changes_nothing() {
+    let site = Site::new("doctor", "nftables");
+    let doctor = || {
+        let output = site.command("doctor").arg("--json").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    // Nothing runs: nothing fails.
+    let before = site.snapshot();
+    let (code, text) = doctor();
+    assert!(text.contains("\"id\":\"running\",\"level\":\"warn\""), "{text}");
+    assert!(text.contains("configuration of here.edge, generation 3") && code == 0, "{text}");
+    assert_eq!(site.snapshot(), before);
+    // The only peer is on a link where nobody answers.
+    let _agent = site.start("agent.log");
+    let applied = site.snapshot();
+    let (code, text) = doctor();
+    assert!(text.contains("here.connector: connecting, no way to 192.0.2.99 (no route to host") && code == 1, "{text}");
+    assert_eq!(site.snapshot(), applied);
+    fs::write(site.path("etc/config.json"), CONFIG.replace("10.96.0.0/16", "10.96.0.0/40")).unwrap();
+    credentials(&site.path("etc/tls"), "here.edge");
+    let (code, text) = doctor();
+    assert!(text.contains("the last good one is in force") && text.contains("peers[0].prefixes[0]"), "{text}");
+    assert_eq!(code, 1);
+    let human = String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    assert!(human.contains("FAIL  the configuration cannot be used") && human.contains("\nok    "), "{human}");
+}
+
+#[test]
+fn doctor_says_when_it_cannot_look() {
+    let doctor = Command::new("setpriv").args(["--bounding-set", "-net_admin", AGENT, "doctor"]).output().unwrap();
+    assert_eq!(doctor.status.code(), Some(2));
+    assert!(String::from_utf8(doctor.stderr).unwrap().contains("CAP_NET_ADMIN"));
+}
+
+#[test]
+fn without_ipv6_the_ipv4_part_is_applied() {
+    let site = Site::new("four", "iptables");
+    site.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    let _agent = site.start("agent.log");
+    let status = site.await_status("IPv6 is off");
+    assert!(status.contains("\"problems\":[]"), "{status}");
+    assert!(site.snapshot().contains("unreachable 10.244.0.0/24"));
+    assert!(!site.snapshot().contains("fd00"), "{}", site.snapshot());
+}
+
+#[test]
 fn check_tells_good_from_bad() {
     let site = Site::new("check", "auto");
     let config = site.path("etc/config.json");

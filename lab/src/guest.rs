@@ -21,15 +21,34 @@ const END: &str = "@@selvedge-guest end ";
 /// The process group of the running guest: it consists of several processes.
 static GROUP: AtomicI32 = AtomicI32::new(0);
 
+/// How the guest is to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Seconds after which the guest is killed.
+    #[arg(long, default_value_t = 900)]
+    timeout: u64,
+    /// Memory of the guest.
+    #[arg(long, default_value = "768M")]
+    memory: String,
+    /// Modules that the kernel is not to find, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// More for the kernel's command line.
+    #[arg(long)]
+    boot: Vec<String>,
+}
+
 /// Boots, runs `selvedge-lab <arguments>`, streams what it prints and gives back its exit code.
-pub fn run(arguments: &[String], timeout: Duration, memory: &str) -> Result<ExitCode> {
+pub fn run(arguments: &[String], options: &Options) -> Result<ExitCode> {
+    let timeout = Duration::from_secs(options.timeout);
     let dir = RunDir::create(false)?;
     let init = dir.join("init.sh");
-    std::fs::write(&init, script(arguments)?)?;
+    std::fs::write(&init, script(arguments, &options.without)?)?;
     std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut child = Command::new(KERNEL)
         .args(["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", "quiet"])
-        .arg(format!("mem={memory}"))
+        .arg(format!("mem={}", options.memory))
+        .args(&options.boot)
         .arg(format!("init={}", init.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -85,10 +104,11 @@ fn stream(child: &mut Child, deadline: Instant) -> Result<u8> {
 
 /// Process 1 of the guest. /run is the only place that can be written; the kernel loads modules by itself through a
 /// modprobe that knows where user-mode Linux has them, br_netfilter and tun apart, which nothing asks for.
-fn script(arguments: &[String]) -> Result<String> {
+fn script(arguments: &[String], without: &[String]) -> Result<String> {
     let program = std::env::current_exe()?;
     let command: Vec<String> =
         std::iter::once(program.display().to_string()).chain(arguments.iter().cloned()).map(|a| quoted(&a)).collect();
+    let withheld: String = without.iter().map(|module| format!("install {module} /bin/false\n")).collect();
     let mut environment = String::new();
     for key in ["RUST_LOG", "SELVEDGE_BIN_DIR"] {
         if let Ok(value) = std::env::var(key) {
@@ -106,7 +126,8 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o mode=0755 run /run
 mkdir -p /run/lab /run/kmod/lib/modules
 ln -s {MODULES}/$(uname -r) /run/kmod/lib/modules/
-printf '#!/bin/sh\\nexec /sbin/modprobe -d /run/kmod \"$@\"\\n' >/run/modprobe
+printf '{withheld}' >/run/modprobe.conf
+printf '#!/bin/sh\\nexec /sbin/modprobe -C /run/modprobe.conf -d /run/kmod \"$@\"\\n' >/run/modprobe
 chmod 0755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
 echo 1 >/proc/sys/kernel/printk
@@ -120,6 +141,7 @@ echo \"{END}$?\"
 echo o >/proc/sysrq-trigger
 sleep 5
 ",
+        withheld = withheld.replace('\n', "\\n"),
         command = command.join(" ")
     ))
 }

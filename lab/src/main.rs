@@ -20,6 +20,7 @@ mod manifests;
 mod matrix;
 mod netns;
 mod node;
+mod odd;
 mod pod;
 mod probe;
 mod programs;
@@ -35,7 +36,6 @@ mod traffic;
 mod vxlan;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -78,12 +78,8 @@ enum Verb {
     ///
     /// Example: selvedge-lab guest -- matrix --datapath kernel
     Guest {
-        /// Seconds after which the guest is killed.
-        #[arg(long, default_value_t = 900)]
-        timeout: u64,
-        /// Memory of the guest.
-        #[arg(long, default_value = "768M")]
-        memory: String,
+        #[command(flatten)]
+        options: guest::Options,
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
@@ -98,6 +94,12 @@ enum Verb {
         /// Instead of the laboratory one program with so many tunnels, such as 10,100: wake-ups and memory only.
         #[arg(long, value_delimiter = ',')]
         tunnels: Vec<usize>,
+    },
+    /// Kernels, tools and settings that lack something: what the agent does instead, and what `doctor` says.
+    OddKernels {
+        /// Run the rows of one boot on this kernel.
+        #[arg(long, hide = true)]
+        inside: Option<usize>,
     },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
@@ -129,8 +131,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
-        Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Guest { options, arguments } => guest::run(&arguments, &options),
         Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
+        Verb::OddKernels { inside: None } => odd::run(),
+        Verb::OddKernels { inside: Some(boot) } => odd::run_inside(boot),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+use crate::crypto::Aead;
 use crate::peer::PeerEntry;
+use crate::proposal;
 use crate::ts::TrafficSelector;
 
 /// The present, passed to every `handle_*`.
@@ -51,6 +53,8 @@ pub struct Config {
     pub metered: Timers,
     /// Offer and choose ChaCha20-Poly1305 before AES-GCM: right for a CPU without AES instructions.
     pub prefer_chacha: bool,
+    /// The ciphers that the datapath has for ESP: no others are offered or chosen.
+    pub esp_aeads: Vec<Aead>,
     /// Claim a NAT in front of us so that ESP always travels in UDP: right for a user-space datapath.
     pub force_encap: bool,
     /// Demand cookies while at least this many callers have not authenticated (RFC 7296 section 2.6).
@@ -68,6 +72,7 @@ impl Config {
             timers: Timers::default(),
             metered: Timers::metered(),
             prefer_chacha: false,
+            esp_aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm, Aead::ChaCha20Poly1305],
             force_encap: false,
             cookie_threshold: 100,
             max_half_open: 2000,
@@ -76,6 +81,12 @@ impl Config {
 
     pub(crate) fn timers_for(&self, peer: Option<&PeerEntry>) -> &Timers {
         if peer.is_some_and(|entry| entry.config.metered) { &self.metered } else { &self.timers }
+    }
+
+    /// The ciphers for ESP in our order of preference.
+    pub(crate) fn esp(&self) -> Vec<Aead> {
+        let preferred = proposal::aeads(self.prefer_chacha).into_iter();
+        preferred.filter(|aead| self.esp_aeads.contains(aead)).collect()
     }
 }
 

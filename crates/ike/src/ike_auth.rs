@@ -49,7 +49,7 @@ pub(crate) fn request(
     auth::emit_certreq(ctx.crypto, credentials, &mut chain);
     auth::emit_auth(ctx.crypto, credentials, &octets, &mut chain)?;
     let spi_in = ctx.esp_spi()?;
-    chain.sa(&proposal::offer_esp(ctx.config.prefer_chacha, spi_in, false));
+    chain.sa(&proposal::offer_esp(&ctx.config.esp(), spi_in, false));
     chain.ts(&peer.local_ts, &peer.remote_ts);
     sa.phase = Phase::Auth(Box::new(Authenticating {
         init_response: init_response.to_vec(),
@@ -173,7 +173,7 @@ fn first_child(
 ) -> Result<Child, child::Disagreement> {
     let broken = |failure| child::Disagreement { kind: notify::NO_PROPOSAL_CHOSEN, failure };
     let Some(peer) = sa.peer.clone() else { return Err(broken(CryptoError.into())) };
-    let agreement = child::respond(payloads, &peer, ctx.config.prefer_chacha, false)?;
+    let agreement = child::respond(payloads, &peer, &ctx.config.esp(), false)?;
     let spi_in = ctx.esp_spi().map_err(|error| broken(error.into()))?;
     chain.sa(&proposal::answer_esp(&agreement.chosen, spi_in));
     chain.ts(&agreement.remote_ts, &agreement.local_ts);
@@ -240,7 +240,7 @@ pub(crate) fn on_response(sa: &mut IkeSa, ctx: &mut Ctx<'_>, payloads: Result<Pa
     if let Some(error) = payloads.error().filter(|_| payloads.proposals().is_none()) {
         return give_up(sa, ctx, Failure::Answered { peer: peer.name.clone(), kind: error.kind });
     }
-    match child::conclude(&payloads, &peer, false) {
+    match child::conclude(&payloads, &peer, &ctx.config.esp(), false) {
         Ok(agreement) => {
             sa.go_live(ctx);
             if let Some(child) = install(sa, ctx, agreement, state.spi_in, &state.nonce_i, &state.nonce_r, true) {

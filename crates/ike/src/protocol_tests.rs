@@ -156,7 +156,7 @@ impl Rekey {
             let rekeys = Notify::new(notify::REKEY_SA);
             chain.notification(Notify { protocol: Some(Protocol::Esp), spi: &spi.to_be_bytes(), ..rekeys });
         }
-        let mut offer = proposal::offer_esp(false, 0x1234_5678, true);
+        let mut offer = proposal::offer_esp(&proposal::aeads(false), 0x1234_5678, true);
         offer[0].transforms.retain(|t| t.kind != wire::transform::KE || self.groups.contains(&t.id));
         chain.sa(&offer);
         chain.nonce(&self.nonce);
@@ -284,14 +284,20 @@ fn a_responder_must_stay_within_the_offer() {
     let a = endpoint(1, true, Box::new(RingCrypto::new()));
     let policy = &a.directory.get(PeerId(2)).unwrap().config;
     let conclude = |local: &str, remote: &str, change: fn(&mut wire::Proposal)| {
-        let chosen = proposal::choose_esp(&proposal::offer_esp(false, 1000, false), false, false, None).unwrap();
+        let chosen = proposal::choose_esp(
+            &proposal::offer_esp(&proposal::aeads(false), 1000, false),
+            &proposal::aeads(false),
+            false,
+            None,
+        )
+        .unwrap();
         let mut answer = proposal::answer_esp(&chosen, 2000);
         change(&mut answer[0]);
         let mut chain = Chain::new();
         chain.sa(&answer);
         chain.ts(&[ts(local)], &[ts(remote)]);
         let payloads = Payloads::parse(chain.first(), chain.bytes()).unwrap();
-        child::conclude(&payloads, policy, false).map(|agreement| agreement.spi_out).ok()
+        child::conclude(&payloads, policy, &proposal::aeads(false), false).map(|agreement| agreement.spi_out).ok()
     };
     assert_eq!(conclude("10.1.0.0/16", "10.2.5.0/24", |_| ()), Some(2000));
     assert_eq!(conclude("10.0.0.0/8", "10.2.5.0/24", |_| ()), None);

@@ -35,4 +35,4 @@ pub mod xfrm;
 
 pub use error::{Context, Error, Result};
 pub use family::Family;
-pub use udp::{BATCH, Batch, Datagram, Outgoing, Received, UdpPort};
+pub use udp::{BATCH, Batch, Datagram, Knock, Outgoing, Received, UdpPort};

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -76,8 +77,13 @@ impl Plan {
 
     /// What a node with this configuration and these facts should have.
     pub fn new(config: &NodeConfig, facts: &Facts) -> Plan {
-        let node = Node::new(config, facts);
+        let narrowed = if facts.ipv6_off { Cow::Owned(without_ipv6(config)) } else { Cow::Borrowed(config) };
         let mut notes = Vec::new();
+        if narrowed.pod_cidrs != config.pod_cidrs {
+            notes.push("IPv6 is off on this node: the IPv6 networks of its configuration are left out".into());
+        }
+        let config = narrowed.as_ref();
+        let node = Node::new(config, facts);
         let routes = route::routes(&node, &mut notes);
         sysctl::notes(&node, &mut notes);
         collisions(&node, &mut notes);
@@ -105,6 +111,30 @@ impl Plan {
             notes,
         }
     }
+}
+
+/// The configuration of a node that speaks IPv4 only.
+fn without_ipv6(config: &NodeConfig) -> NodeConfig {
+    let mut config = config.clone();
+    let nets = |nets: &mut Vec<IpNet>| nets.retain(|net| net.addr().is_ipv4());
+    let addresses = |addresses: &mut Vec<IpAddr>| addresses.retain(IpAddr::is_ipv4);
+    nets(&mut config.pod_cidrs);
+    nets(&mut config.local.prefixes);
+    addresses(&mut config.local.node_addresses);
+    for peer in &mut config.peers {
+        nets(&mut peer.prefixes);
+        nets(&mut peer.overlay);
+        addresses(&mut peer.addresses);
+        addresses(&mut peer.node_addresses);
+    }
+    nets(&mut config.services.cidrs);
+    for service in &mut config.services.list {
+        addresses(&mut service.cluster_ips);
+        for port in &mut service.ports {
+            port.endpoints.retain(|endpoint| endpoint.address.is_ipv4());
+        }
+    }
+    config
 }
 
 /// Peers' prefixes that swallow what the node needs to reach without a tunnel.

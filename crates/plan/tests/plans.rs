@@ -56,6 +56,19 @@ fn text(plan: &Plan) -> String {
 }
 
 #[test]
+fn a_node_without_ipv6_gets_its_ipv4_part_and_a_note() {
+    let facts = Facts { ipv6_off: true, accept_ra: Default::default(), ..edge_facts(Datapath::Kernel) };
+    let plan = Plan::new(&config(EDGE), &facts);
+    let text = format!("{plan:?}");
+    assert!(!text.contains("fd00:") && !text.contains("V6") && !text.contains("ipv6/"), "{text}");
+    assert!(plan.notes.iter().any(|note| note.contains("IPv6 is off")), "{:?}", plan.notes);
+    assert!(plan.routes.iter().any(|route| matches!(route.kind, RouteKind::Unicast { .. })));
+    let only4 = r#"{"version": 1, "generation": 1, "name": "a.b", "node": "b", "role": "edge",
+        "podCidrs": ["10.234.1.0/24"], "local": {"prefixes": ["10.234.1.0/24"]}, "peers": []}"#;
+    assert_eq!(Plan::new(&config(only4), &facts).notes, Vec::<String>::new());
+}
+
+#[test]
 fn edge_in_the_kernel() {
     let plan = Plan::new(&config(EDGE), &edge_facts(Datapath::Kernel));
     check(

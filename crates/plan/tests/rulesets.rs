@@ -572,6 +572,24 @@ fn without_ipv6_nothing_is_asked_of_ip6tables() {
 }
 
 #[test]
+fn without_ipset_a_rule_is_there_for_each_pair_of_networks() {
+    let text = r#"{"version": 1, "generation": 1, "name": "a.edge-1", "node": "edge-1", "role": "edge",
+        "podCidrs": ["10.234.1.0/24"], "local": {"prefixes": ["10.234.1.0/24"]}, "peers": [{"name": "a.edge-2",
+        "via": "tunnel", "addresses": [], "prefixes": ["10.234.2.0/24", "10.234.7.0/24"]}]}"#;
+    let ruleset = Plan::new(&config(text), &Facts::default()).ruleset.spelt();
+    let text = iptables::update("", &iptables::tables(&ruleset, Family::V4)).unwrap();
+    assert!(!text.contains("--match-set"), "{text}");
+    for line in [
+        "-A SELVEDGE-PREROUTING -s 10.234.7.0/24 ! -i selvedge0 -j DROP",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -d 10.234.2.0/24 -j ACCEPT",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -d 10.234.7.0/24 -j ACCEPT",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -j MASQUERADE",
+    ] {
+        assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{line}: {text}");
+    }
+}
+
+#[test]
 fn names_cannot_break_out_of_a_comment() {
     let evil = EDGE.replace(r#""name": "web""#, r#""name": "we\"\nb; } $(x) \\""#);
     let ruleset = Plan::new(&config(&evil), &edge_facts(Datapath::User)).ruleset;

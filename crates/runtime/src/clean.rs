@@ -56,11 +56,8 @@ fn stop_running(options: &Options) -> Result<()> {
 }
 
 fn without_ipsec(error: selvedge_linux::Error) -> selvedge_linux::Result<()> {
-    match error.errno() {
-        // EPROTONOSUPPORT, ENOENT: a kernel without IPsec holds no SAs.
-        Some(93 | 2) => Ok(()),
-        _ => Err(error),
-    }
+    // A kernel without IPsec holds no SAs.
+    if error.is_unsupported() { Ok(()) } else { Err(error) }
 }
 
 fn network() -> selvedge_linux::Result<()> {

@@ -17,6 +17,13 @@ pub enum Command {
         /// One JSON document instead of text.
         json: bool,
     },
+    /// Say what is wrong on this node and what helps.
+    Doctor {
+        /// Where the program runs, or would.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
     /// Remove everything the program ever made on this node.
     Clean(Options),
     /// Read a configuration and say what is wrong with it.
@@ -51,7 +58,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "--help" | "-h" | "help" => return Ok(Command::Print(help(program))),
         "--version" | "-V" => return Ok(Command::Print(format!("{} {}\n", program.name, program.version))),
         "keeper" => return Ok(Command::Keeper(args.collect())),
-        "run" | "status" | "clean" | "check" => {}
+        "run" | "status" | "doctor" | "clean" | "check" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -77,7 +84,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             }
             Long("no-landlock") if verb == "run" => options.landlock = false,
             Long("metered") if verb == "run" => options.metered = true,
-            Long("json") if verb == "status" => json = true,
+            Long("json") if verb == "status" || verb == "doctor" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
@@ -85,6 +92,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
         "status" => Command::Status { options, json },
+        "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
         _ => Command::Check(file.unwrap_or(options.config)),
     })
@@ -105,6 +113,8 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
+  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
+                     ends with 0: nothing fails, 1: something does, 2: could not look
   check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
@@ -158,6 +168,7 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
         assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
+        assert!(matches!(read("doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
 
@@ -182,6 +193,7 @@ mod tests {
         for word in [
             "run",
             "status",
+            "doctor",
             "check",
             "clean",
             "--config",

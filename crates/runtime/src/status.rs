@@ -31,8 +31,12 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Callers that were turned away, newest last.
     pub refused: Vec<Refusal>,
-    /// What could not be applied, or could be better.
+    /// What this kernel and its tools lack, and what that means.
+    pub kernel: Vec<String>,
+    /// What could not be applied.
     pub problems: Vec<String>,
+    /// What could be better.
+    pub notes: Vec<String>,
     /// Packets dropped for a reason that concerns no single peer.
     pub drops: Vec<Drops>,
 }

@@ -13,6 +13,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         version: program.version.to_owned(),
         firewall: node.firewall_name().to_owned(),
         confinement: node.confinement.clone(),
+        kernel: node.lacks(),
+        notes: node.notes().to_vec(),
         problems: node.problems().cloned().collect(),
         config: ConfigStatus {
             generation: node.config().map_or(0, |c| c.generation),
@@ -29,7 +31,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         }
         None => {
             status.datapath = "none".to_owned();
-            status.datapath_reason = "this node has no tunnels".to_owned();
+            let reason = if node.has_tunnel_problem() { "see the problems" } else { "this node has no tunnels" };
+            status.datapath_reason = reason.to_owned();
         }
     }
     status.certificate_not_after = node.certificate_not_after();

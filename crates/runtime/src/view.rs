@@ -67,6 +67,8 @@ pub fn human(status: &Status) -> String {
         "dropped",
         status.drops.iter().filter(|d| d.packets > 0).map(|d| format!("{} packets: {}", d.packets, d.reason)),
     );
+    section(&mut out, "kernel", status.kernel.iter().cloned());
+    section(&mut out, "notes", status.notes.iter().cloned());
     section(&mut out, "problems", status.problems.iter().cloned());
     out
 }

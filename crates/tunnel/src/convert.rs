@@ -1,11 +1,13 @@
 //! The words of one crate in those of another.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use selvedge_ike::{self as ike, Child, Credentials, PeerId, TrafficSelector};
 use selvedge_model::NodeConfig;
 
+use crate::abilities::Abilities;
 use crate::cpu;
 use crate::keeper::Mode;
 use crate::keeper::message::Install;
@@ -17,15 +19,33 @@ pub(crate) fn selectors(networks: impl Iterator<Item = IpNet>) -> Vec<TrafficSel
     joined.into_iter().map(TrafficSelector::from).collect()
 }
 
-pub(crate) fn ike_config(config: &NodeConfig, credentials: Credentials, mode: Mode) -> ike::Config {
+pub(crate) fn ike_config(
+    config: &NodeConfig,
+    credentials: Credentials,
+    mode: Mode,
+    abilities: &Abilities,
+) -> ike::Config {
     let mut ike = ike::Config::new(config.name.clone(), credentials);
     // User-space ESP exists in UDP only.
     ike.force_encap = mode == Mode::User;
     ike.prefer_chacha = !cpu::has_aes();
+    ike.esp_aeads.clone_from(&abilities.suites);
     // The keeper sends them, so that mappings live while this program restarts.
     ike.timers.nat_keepalive = Duration::ZERO;
     ike.metered.nat_keepalive = Duration::ZERO;
     ike
+}
+
+/// Where a peer is called, in order: nowhere that its ESP could not follow.
+pub(crate) fn remotes(addresses: &[IpAddr], port: u16, abilities: &Abilities) -> Vec<SocketAddr> {
+    let mut addresses = addresses.to_vec();
+    if !abilities.ipv6 {
+        addresses.retain(IpAddr::is_ipv4);
+    } else if !abilities.ipv6_encap {
+        // Good for peers without a NAT between that do not ask for UDP.
+        addresses.sort_by_key(IpAddr::is_ipv6);
+    }
+    addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 
 pub(crate) fn cipher(suite: ike::EspSuite) -> &'static str {

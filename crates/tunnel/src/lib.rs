@@ -7,6 +7,7 @@
 //!       keeper ────┘ IKE datagrams, moved peers, counters
 //! ```
 
+mod abilities;
 mod associations;
 mod convert;
 mod counters;
@@ -19,9 +20,10 @@ mod pair;
 mod report;
 mod tunnels;
 
+pub use abilities::Abilities;
 pub use error::{Error, Result};
 pub use ids::REQIDS;
-pub use kernel::{flush_kernel_sas, unusable as kernel_unusable};
+pub use kernel::flush_kernel_sas;
 pub use pair::{Traffic, TunnelPath};
 pub use report::{Drops, PeerReport, Report};
 pub use selvedge_ike::{Credentials, Now, Utc, Wall};

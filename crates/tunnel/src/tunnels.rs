@@ -10,7 +10,8 @@ use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::xfrm;
 use selvedge_model::{NodeConfig, Peer as ConfigPeer, Via};
 
-use crate::convert::{ike_config, selectors};
+use crate::abilities::Abilities;
+use crate::convert::{ike_config, remotes, selectors};
 use crate::counters::{Counters, Silence};
 use crate::error::{Context as _, Error, Result};
 use crate::ids::{self, Ids};
@@ -52,6 +53,7 @@ pub struct Tunnels {
     pub(crate) endpoint: Endpoint,
     pub(crate) keeper: keeper::Client,
     pub(crate) kernel: Option<Kernel>,
+    abilities: Abilities,
     pub(crate) ids: Ids,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     refused: VecDeque<Refusal>,
@@ -79,16 +81,26 @@ pub(crate) struct Peer {
 impl Tunnels {
     /// Takes over what an earlier run left: pairs of peers in `config` go on being used until new ones are keyed, all
     /// others end.
-    pub fn open(now: Now, config: &NodeConfig, credentials: Credentials, client: keeper::Client) -> Result<Self> {
+    pub fn open(
+        now: Now,
+        config: &NodeConfig,
+        credentials: Credentials,
+        client: keeper::Client,
+        abilities: Abilities,
+    ) -> Result<Self> {
         let mode = client.mode();
         let kernel = match mode {
             Mode::Kernel => Some(Kernel::open().context(|| "open the kernel's IPsec".to_owned())?),
             Mode::User => None,
         };
         let mut tunnels = Tunnels {
-            endpoint: Endpoint::new(ike_config(config, credentials, mode), Box::new(ike::RingCrypto::new())),
+            endpoint: Endpoint::new(
+                ike_config(config, credentials, mode, &abilities),
+                Box::new(ike::RingCrypto::new()),
+            ),
             keeper: client,
             kernel,
+            abilities,
             ids: Ids::default(),
             peers: BTreeMap::new(),
             refused: VecDeque::new(),
@@ -108,7 +120,7 @@ impl Tunnels {
 
     /// A new configuration or renewed credentials.
     pub fn set_config(&mut self, now: Now, config: &NodeConfig, credentials: Credentials) -> Result<()> {
-        self.endpoint.set_config(now, ike_config(config, credentials, self.mode()));
+        self.endpoint.set_config(now, ike_config(config, credentials, self.mode(), &self.abilities));
         self.set_peers(now, config)?;
         self.drain(now);
         Ok(())
@@ -238,7 +250,7 @@ impl Tunnels {
             .map(|peer| ike::Peer {
                 id: self.ids.id(&peer.name),
                 name: peer.name.clone(),
-                remotes: peer.addresses.iter().map(|a| SocketAddr::new(*a, peer.port)).collect(),
+                remotes: remotes(&peer.addresses, peer.port, &self.abilities),
                 initiate: peer.initiate,
                 metered: config.metered || peer.metered,
                 local_ts: local_ts.clone(),

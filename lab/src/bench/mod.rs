@@ -3,9 +3,9 @@
 
 pub mod credentials;
 pub mod ike;
-mod link;
+pub mod link;
 mod measure;
-mod process;
+pub mod process;
 mod report;
 mod tunnel;
 

@@ -12,7 +12,7 @@ use crate::Family;
 use crate::error::Result;
 use run::{find, run};
 
-pub use probe::{probe_ipset, probe_iptables, probe_nft};
+pub use probe::{Missing, probe_ipset, probe_iptables, probe_nft, probe_rule};
 
 /// Seconds to wait for another program's lock.
 const LOCK_WAIT: &str = "10";
@@ -78,7 +78,11 @@ impl Iptables {
 
     /// Applies `iptables-restore` text and leaves chains it does not name as they are.
     pub fn restore(&self, text: &str) -> Result<()> {
-        run(&self.restore, &["-w", LOCK_WAIT, "--noflush"], text).map(drop)
+        match run(&self.restore, &["-w", LOCK_WAIT, "--noflush"], text) {
+            // Before 1.6.2 it knows of no lock.
+            Err(e) if e.to_string().contains("invalid option") => run(&self.restore, &["--noflush"], text).map(drop),
+            other => other.map(drop),
+        }
     }
 
     /// A table (`filter`, `nat`, `mangle`, `raw`) in the form of `iptables-save`.

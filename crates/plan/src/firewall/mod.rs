@@ -141,6 +141,48 @@ pub struct Service {
     pub endpoints: Vec<SocketAddr>,
 }
 
+impl Ruleset {
+    /// The same without sets, for systems that have none: a rule is there once for every network, or pair of networks,
+    /// of the sets it named. Right for the few networks of an edge; long for a connector.
+    pub fn spelt(&self) -> Ruleset {
+        let spelt = |rules: &Vec<Rule>| rules.iter().flat_map(|rule| self.spell(rule)).collect();
+        Ruleset {
+            sets: BTreeMap::new(),
+            chains: self.chains.iter().map(|(chain, rules)| (*chain, spelt(rules))).collect(),
+            ..self.clone()
+        }
+    }
+
+    fn spell(&self, rule: &Rule) -> Vec<Rule> {
+        let mut spelt = vec![Rule { matches: Vec::new(), ..rule.clone() }];
+        for condition in &rule.matches {
+            let networks =
+                |set: &Set| rule.family.and_then(|f| self.sets.get(&(*set, f))).into_iter().flatten().copied();
+            let choices: Vec<Match> = match condition {
+                Match::SourceIn(set) => networks(set).map(Match::Source).collect(),
+                Match::DestinationIn(set) => networks(set).map(Match::Destination).collect(),
+                other => vec![other.clone()],
+            };
+            let with = |rule: &Rule, choice: &Match| {
+                let mut rule = rule.clone();
+                // Everything is no condition, and no tool would show it as one.
+                if !matches!(choice, Match::Source(net) | Match::Destination(net) if net.prefix_len() == 0) {
+                    rule.matches.push(choice.clone());
+                }
+                // Addresses come first, as they do where the rule is read back.
+                rule.matches.sort_by_key(|m| match m {
+                    Match::Source(_) => 0,
+                    Match::Destination(_) => 1,
+                    _ => 2,
+                });
+                rule
+            };
+            spelt = spelt.iter().flat_map(|rule| choices.iter().map(move |choice| with(rule, choice))).collect();
+        }
+        spelt
+    }
+}
+
 impl Set {
     /// Name without prefix and family.
     pub(crate) fn name(self) -> &'static str {

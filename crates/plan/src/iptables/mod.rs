@@ -5,7 +5,8 @@
 //! comes first in its base chain, since a `DROP` or `REJECT` of others before it would win; [`update`] puts it back
 //! there when somebody inserted a rule above it.
 //!
-//! [`crate::ipset`] text comes before this (rules name sets), its cleanup after.
+//! [`crate::ipset`] text comes before this (rules name sets), its cleanup after. Where there is no ipset, write
+//! [`Ruleset::spelt`] instead.
 
 mod save;
 
