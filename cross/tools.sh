@@ -1,6 +1,14 @@
 # Sourced by cross/build: brings the compiler, the library source and the linker, each pinned by hash or by a signed
 # index, into $tools. Sets sysroot, and puts the linker on PATH.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2034
+
+targets=(
+    armv7-unknown-linux-musleabihf
+    aarch64-unknown-linux-musl
+    mipsel-unknown-linux-musl
+    mips-unknown-linux-musl
+    x86_64-unknown-linux-musl
+)
 
 # The release builds are made with this compiler; another one works but gives other bytes.
 rust=1.95.0
