@@ -120,8 +120,21 @@ from_debian_pair() {
             rm -f ./*.deb
         ) || return 1
     fi
-    export LD_LIBRARY_PATH=$copy/usr/lib:$copy/usr/lib/x86_64-linux-gnu
+    LD_LIBRARY_PATH=$(echo "$copy"/usr/lib/*-linux-gnu*)
+    export LD_LIBRARY_PATH
     sysroot=$copy/usr
+}
+
+# no_unwind FLAGS: compiles the file of that name and prints where the result is.
+no_unwind() {
+    local zig=${target/-unknown/}
+    case $zig in
+    mips*) zig=${zig/musl/musleabi} ;;
+    armv7*) zig=${zig/armv7/arm} ;;
+    esac
+    # shellcheck disable=SC2086
+    python-zig cc -target "$zig" -Os $1 -c "$root/cross/no-unwind.c" -o "$tools/no-unwind-$target.o" >&2
+    echo "$tools/no-unwind-$target.o"
 }
 
 # shrink FROM TO: drops sections that only debuggers read and that rustc's strip leaves on mips.
