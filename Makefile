@@ -32,6 +32,7 @@ check:
 
 unit:
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p selvedge-plan --no-default-features --test minimal
 
 interop: build
 	$(CARGO) build --locked --release -p selvedge-ike --example ikectl
