@@ -57,7 +57,7 @@ linker() {
 compiler() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust $rust (https://rustup.rs, or Debian's packages)"
     sysroot=$(rustc --print sysroot)
-    has_source "$sysroot" || from_nightly || from_rustup || from_debian_src || from_debian_pair ||
+    has_source "$sysroot" || from_rustup || from_debian_src || from_nightly || from_debian_pair ||
         die "no source of the standard library: 'rustup component add rust-src' brings it"
     export RUSTC=$sysroot/bin/rustc
     say "$("$RUSTC" --version) in $sysroot"
@@ -65,13 +65,6 @@ compiler() {
     "rustc $rust "*) ;;
     *) say "not Rust $rust: the result is good, but not the bytes of a release" ;;
     esac
-}
-
-# A nightly of rustup that already has rust-src.
-from_nightly() {
-    local nightly
-    nightly=$(rustc +nightly --print sysroot 2>/dev/null) && has_source "$nightly" || return 1
-    sysroot=$nightly
 }
 
 from_rustup() {
@@ -101,6 +94,14 @@ from_debian_src() {
         rm -rf "$tools/rust-src" "$tools/rust-src.deb"
     fi
     sysroot=$copy
+    has_source "$sysroot"
+}
+
+# A nightly of rustup that already has rust-src.
+from_nightly() {
+    local nightly
+    nightly=$(rustc +nightly --print sysroot 2>/dev/null) || return 1
+    has_source "$nightly" && sysroot=$nightly
 }
 
 # The compiler and library source that Debian builds its browsers with: always a pair, of the version of the day.
@@ -112,17 +113,19 @@ from_debian_pair() {
         rm -rf "$copy"
         mkdir -p "$copy"
         (
-            cd "$copy"
+            cd "$copy" || exit 1
+            apt-cache show rustc-web >/dev/null 2>&1 || apt-get -qq update
             apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-replaces --no-breaks \
                 --no-enhances rustc-web rust-web-src | grep -E '^(rustc-web|(lib.*-)?rust-web-.*|libllvm.*)$' |
                 xargs apt-get -qq download
             for package in *.deb; do dpkg-deb -x "$package" .; done
             rm -f ./*.deb
-        ) || return 1
+        )
     fi
     LD_LIBRARY_PATH=$(echo "$copy"/usr/lib/*-linux-gnu*)
     export LD_LIBRARY_PATH
     sysroot=$copy/usr
+    has_source "$sysroot"
 }
 
 # no_unwind FLAGS: compiles the file of that name and prints where the result is.
