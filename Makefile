@@ -3,13 +3,15 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test bench build check unit lab-test interop units fuzz setup setup-test
+.PHONY: help demo test bench build check unit lab-test interop units fuzz cross size cross-smoke setup setup-test
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
 	@echo 'make test      set up and run everything that proves it works'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
+	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
+	@echo 'make size      the same, and a table of their sizes beside the budgets'
 	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
 
 demo: setup build
@@ -23,10 +25,14 @@ test: setup-test check unit build interop lab-test units
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	for features in '' cni services; do \
+	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 	lab/tools/deny
 
 unit:
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p selvedge-plan --no-default-features --test minimal
 
 interop: build
 	$(CARGO) build --locked --release -p selvedge-ike --example ikectl
@@ -43,6 +49,19 @@ bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
 	lab/tools/bench-peers
 	$(BIN)/selvedge-lab bench
+
+CROSS := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unknown-linux-musl \
+    mips-unknown-linux-musl x86_64-unknown-linux-musl
+
+cross:
+	for target in $(CROSS); do cross/build $$target && cross/build $$target --minimal || exit 1; done
+
+size: cross
+	cross/size
+
+# A few minutes: the smallest target only, on an emulated processor.
+cross-smoke: build
+	cross/smoke
 
 fuzz:
 	cd fuzz && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60 || exit 1; done

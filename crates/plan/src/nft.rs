@@ -48,7 +48,7 @@ fn body(ruleset: &Ruleset) -> String {
         let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
         block(&mut text, "set", &name, &[format!("type {kind}"), "flags interval".into(), elements(&nets)]);
     }
-    let (served, refused) = services(&mut text, ruleset);
+    let (served, refused) = if cfg!(feature = "services") { services(&mut text, ruleset) } else { (false, false) };
     let mut rules: BTreeMap<Hook, Vec<String>> = BTreeMap::new();
     if served {
         rules.insert(Hook::ServicesArriving, vec!["jump services".into()]);

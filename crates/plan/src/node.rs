@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use selvedge_model::{NodeConfig, Peer, Role, Via};
+use selvedge_model::{Cni, NodeConfig, Peer, Role, ServiceMode, Via};
 
 use crate::facts::{Facts, Family, NextHop, elsewhere};
 use crate::plan::DEVICE;
@@ -48,6 +48,16 @@ impl<'a> Node<'a> {
 
     pub(crate) fn ends_tunnels(&self) -> bool {
         self.config.role != Role::Cloud
+    }
+
+    /// Whether this node translates cluster IPs.
+    pub(crate) fn serves(&self) -> bool {
+        cfg!(feature = "services") && self.config.services.mode == ServiceMode::Kernel
+    }
+
+    /// The CNI network that is this node's to write.
+    pub(crate) fn cni(&self) -> Option<&'a Cni> {
+        self.config.cni.as_ref().filter(|_| cfg!(feature = "cni") && self.config.role == Role::Edge)
     }
 
     /// One address for each own pod network. Where this node's CNI network is ours, the bridge will carry the first

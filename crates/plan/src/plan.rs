@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{NodeConfig, Role};
+use selvedge_model::{NodeConfig, Role, ServiceMode};
 
 use crate::facts::{Backend, Datapath, Facts};
 use crate::firewall::Ruleset;
@@ -87,6 +87,7 @@ impl Plan {
         let routes = route::routes(&node, &mut notes);
         sysctl::notes(&node, &mut notes);
         collisions(&node, &mut notes);
+        left_out(&node, &mut notes);
         if facts.firewall == Backend::Nftables && facts.forward_drop {
             notes.push(
                 "the FORWARD policy of iptables is DROP, which an accept in a table of nftables does not overrule: \
@@ -105,9 +106,7 @@ impl Plan {
             sysctls: sysctl::sysctls(&node),
             policies: policy::policies(&node),
             ruleset: firewall::ruleset(&node),
-            cni: (config.role == Role::Edge)
-                .then(|| config.cni.as_ref().map(|c| cni::conflist(c, &config.pod_cidrs)))
-                .flatten(),
+            cni: node.cni().map(|c| cni::conflist(c, &config.pod_cidrs)),
             notes,
         }
     }
@@ -135,6 +134,16 @@ fn without_ipv6(config: &NodeConfig) -> NodeConfig {
         }
     }
     config
+}
+
+/// What is configured and was left out of this build.
+fn left_out(node: &Node<'_>, notes: &mut Vec<String>) {
+    if !node.serves() && node.config.services.mode == ServiceMode::Kernel {
+        notes.push("this build has no Services: cluster IPs are not served on this node".into());
+    }
+    if node.cni().is_none() && node.config.cni.is_some() && node.config.role == Role::Edge {
+        notes.push("this build writes no CNI network".into());
+    }
 }
 
 /// Peers' prefixes that swallow what the node needs to reach without a tunnel.

@@ -1,8 +1,6 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
-use selvedge_linux::netfilter::{
-    Ipset, Iptables, Missing, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft,
-};
+use selvedge_linux::netfilter::{Ipset, Iptables, Missing, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;

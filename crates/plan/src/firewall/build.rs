@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Role, ServiceMode};
+use selvedge_model::Role;
 
 use super::{Chain, Match, Rule, Ruleset, Set, Verdict, services};
 use crate::facts::{Datapath, Family};
@@ -13,7 +13,7 @@ use crate::plan::DEVICE;
 pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     let mut builder = Builder { node, out: Ruleset { ipv6: speaks_ipv6(node), ..Ruleset::default() } };
     builder.sets();
-    if node.config.services.mode == ServiceMode::Kernel {
+    if node.serves() {
         builder.out.balance = node.config.services.balance;
         builder.out.services = services::services(node.config);
     }
@@ -114,7 +114,7 @@ impl Builder<'_> {
         use Match::{DestinationIn, NotTo, SourceIn, SourceLocal, Translated};
         use Set::{Local, LocalNodes, Remote, RemoteNodes};
         let config = self.node.config;
-        let services = config.services.mode == ServiceMode::Kernel;
+        let services = self.node.serves();
         let mut rules: Vec<(Vec<Match>, Verdict)> = Vec::new();
         if services {
             rules.extend(self.hairpin(family));
