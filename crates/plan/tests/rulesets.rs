@@ -187,7 +187,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-af522c63319b1cbc {
+        	chain digest-ba79115604920482 {
         	}
         	set local {
         		type ipv4_addr
@@ -295,10 +295,10 @@ fn edge_nft() {
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
         		jump refused
-        		ip saddr @local accept
-        		ip6 saddr @local6 accept
-        		ip daddr @local accept
-        		ip6 daddr @local6 accept
+        		ip saddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -383,7 +383,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-60b928e6bb3be598 {
+        	chain digest-7ef8727a527c999e {
         	}
         	set local {
         		type ipv4_addr
@@ -448,15 +448,15 @@ fn connector_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		ct state established,related accept
-        		ip saddr @local accept
-        		ip6 saddr @local6 accept
-        		ip daddr @local accept
-        		ip6 daddr @local6 accept
-        		ip saddr @remote accept
-        		ip6 saddr @remote6 accept
-        		ip daddr @remote accept
-        		ip6 daddr @remote6 accept
+        		ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip saddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -511,7 +511,7 @@ fn cloud_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-ec6280ae7f1db52f {
+        	chain digest-6b2d9e757afddd25 {
         	}
         	set local {
         		type ipv4_addr
@@ -535,10 +535,10 @@ fn cloud_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		ip saddr @remote accept
-        		ip6 saddr @remote6 accept
-        		ip daddr @remote accept
-        		ip6 daddr @remote6 accept
+        		ip saddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
