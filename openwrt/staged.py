@@ -68,6 +68,7 @@ def main(kind, build):
     parser.add_argument("--package", default="selvedge", choices=["selvedge", "luci-app-selvedge"])
     parser.add_argument("--arch", help="architecture of the package, as in /etc/openwrt_release: mipsel_24kc")
     parser.add_argument("--binary", type=Path, help="selvedge-agent, built for it")
+    parser.add_argument("--release", help="release of the package, if not that of its Makefile")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the result")
     options = parser.parse_args()
     if options.package == "selvedge" and not (options.arch and options.binary):
@@ -78,6 +79,8 @@ def main(kind, build):
         if options.binary:
             shutil.copy(options.binary, stage / "bin/selvedge-agent")
         variables = {"TOPDIR": HERE / "sdkless", "PACKAGE": options.package, "STAGE": stage, "PKG_INSTALL_DIR": stage}
+        if options.release:
+            variables["PKG_RELEASE"] = options.release
         os.umask(0o022)
         subprocess.run(
             ["make", "-s", "-C", HERE / "selvedge", "stage"] + [f"{k}={v}" for k, v in variables.items()],

@@ -58,7 +58,8 @@ selvedge_render() {
 	selvedge_string node name
 	selvedge_string node node "${name#*.}"
 	selvedge_string node role edge
-	selvedge_list node pod_cidr podCidrs
+	json_add_array podCidrs
+	json_close_array
 	json_add_object local
 	selvedge_list node prefix prefixes
 	selvedge_list node node_address nodeAddresses
