@@ -4,8 +4,6 @@
 OWRT_ROOT: root file system as device.py wants it. SELVEDGE_AGENT: the agent for this machine. As root.
 """
 
-import importlib.machinery
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE))
 from device import Device, until  # noqa: E402
-import staged  # noqa: E402
+from stub import stub  # noqa: E402
 
 AGENT = os.environ["SELVEDGE_AGENT"]
 ROOT = Path(os.environ["OWRT_ROOT"])
@@ -68,19 +66,7 @@ class Laboratory:
         return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
     def stub(self, name):
-        """An empty package, for what the feeds of OpenWrt would bring."""
-        loader = importlib.machinery.SourceFileLoader(f"mk{KIND}", str(HERE.parent / f"mk{KIND}"))
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-        loader.exec_module(module)
-        stage = Path(tempfile.mkdtemp(dir=self.folder))
-        for field in ("depends", "section", "url", "license", "maintainer", "conffiles"):
-            (stage / field).write_text("")
-        for field, value in {"version": "1.0-r1", "arch": "all", "description": "stub"}.items():
-            (stage / field).write_text(value)
-        (stage / "root").mkdir()
-        result = self.folder / f"{name}.{KIND}"
-        result.write_bytes(module.build(staged.Package(name, None, stage)))
-        return result
+        return stub(KIND, name, self.folder)
 
     def device(self, name):
         device = Device(ROOT, name)

@@ -39,7 +39,7 @@ function overview(status) {
 	return table([ _('Name'), _('Configuration'), _('Datapath'), _('Firewall'), _('Certificate'), _('Version') ], [ [
 		'%s (%s)'.format(status.name, status.role),
 		_('generation %d from %s').format(status.config.generation, status.config.source),
-		E('span', { 'title': status.datapathReason }, [ status.datapath ]),
+		[ status.datapath, E('br'), E('small', {}, [ status.datapathReason ]) ],
 		status.firewall,
 		certificate(status.certificateNotAfter),
 		status.version
@@ -91,7 +91,7 @@ function problems(status) {
 	if (status.config?.error)
 		texts.push(_('The configuration is refused, the last good one stays in force: %s').format(status.config.error));
 
-	return texts.concat(status.problems || []).map(text => E('div', { 'class': 'alert-message warning' }, [ text ]));
+	return texts.concat(status.problems || [], status.kernel || [], status.notes || []).map(text => E('div', { 'class': 'alert-message warning' }, [ text ]));
 }
 
 function refused(callers) {
