@@ -26,6 +26,7 @@ class Package:
         self.version = self.field("version")
         self.arch = self.field("arch") or arch
         self.depends = self.field("depends").split()
+        self.users = self.field("users")
         self.conffiles = self.field("conffiles").split()
         self.description = " ".join(self.field("description").split())
         self.section, self.url = self.field("section"), self.field("url")

@@ -161,7 +161,7 @@ def check_install(lab, device):
     until("the service", device.service_pid)
     assert device.sh("/etc/init.d/selvedge status").strip() == "running"
     modes = device.sh("stat -c '%a %n' /etc/config/selvedge /etc/selvedge /etc/selvedge/tls").split("\n")
-    assert modes[:3] == ["600 /etc/config/selvedge", "700 /etc/selvedge", "700 /etc/selvedge/tls"], modes
+    assert modes[:3] == ["600 /etc/config/selvedge", "711 /etc/selvedge", "700 /etc/selvedge/tls"], modes
     device.sh("/etc/init.d/rpcd reload")
     until("the object of ubus", lambda: "selvedge" in device.sh("ubus list").split())
     until("the running agent", lambda: status(device)["running"])
@@ -288,6 +288,18 @@ def check_file_source(device):
     say("file: edits are seen without a reload; enabled=0 stops")
 
 
+def check_user(device, here):
+    """The agent gives up root; files delivered by root are made readable for it at the start."""
+    device.sh("uci set selvedge.main.user=selvedge; uci set selvedge.main.source=uci; uci commit selvedge; reload_config")
+    until("the other user", lambda: device.sh(f"stat -c %U /proc/{device.service_pid()}").strip() == "selvedge")
+    until("the tunnel", lambda: [p["state"] for p in status(device)["peers"]] == ["up"])
+    assert pings(here, "192.168.20.9")
+    generation = status(device)["config"]["generation"]
+    device.sh("uci add_list selvedge.other.prefix=192.168.78.0/24; uci commit selvedge; reload_config")
+    until("the changed sections", lambda: status(device)["config"]["generation"] > generation)
+    say("user: tunnels, firewall and changed sections without root")
+
+
 def check_remove(device):
     device.sh("uci set selvedge.main.log_level=warn; uci commit selvedge")
     remove(device, "luci-app-selvedge")
@@ -321,6 +333,7 @@ def main():
         check_upgrade(lab, a, clients[0])
         check_sysupgrade(a)
         check_file_source(a)
+        check_user(a, clients[0])
         check_remove(a)
     except BaseException:
         for device in lab.devices:

@@ -117,6 +117,7 @@ def apk(data):
     records = f"/lib/apk/packages/{name}."
     listed = files.pop(records + "list")[1].decode().split()
     conffiles = files.pop(records + "conffiles", (0, b""))[1].decode().split()
+    users = files.pop(records + "rusers", (0, b""))[1].decode().strip()
     static = files.pop(records + "conffiles_static", (0, b""))[1].decode().splitlines()
     assert static == [f"{path} {hashlib.sha256(files[path][1]).hexdigest()}" for path in conffiles]
     for folder in ("/lib/apk/packages", "/lib/apk"):
@@ -125,7 +126,7 @@ def apk(data):
         del files["/lib"]
     assert listed == sorted(p for p, (_, c) in files.items() if c is not None), "default_postinst goes by this list"
     fields = {"Package": name, "Version": fields["version"].decode(), "Architecture": fields["arch"].decode(),
-              "Description": fields["description"].decode(),
+              "Description": fields["description"].decode(), "Require-User": users,
               "Depends": ", ".join(d[0].decode() for d in fields["depends"] or [])}
     return fields, scripts, conffiles, files
 
@@ -143,7 +144,7 @@ def check_scripts(kind, scripts):
 
 def check_agent(conffiles, files):
     assert conffiles == ["/etc/config/selvedge"]
-    for path, mode in {"/etc/config/selvedge": 0o600, "/etc/selvedge": 0o700, "/etc/selvedge/tls": 0o700,
+    for path, mode in {"/etc/config/selvedge": 0o600, "/etc/selvedge": 0o711, "/etc/selvedge/tls": 0o700,
                        "/etc/init.d/selvedge": 0o755, "/usr/libexec/rpcd/selvedge": 0o755, "/usr/sbin/selvedge-agent": 0o755,
                        "/etc/uci-defaults/95-selvedge": 0o755, "/lib/upgrade/keep.d/selvedge": 0o644}.items():
         assert files[path][0] == mode, f"{path}: {files[path][0]:o}"
@@ -169,7 +170,7 @@ def main():
         assert path.name == f"{fields['Package']}_{fields['Version']}_{arch.replace('noarch', 'all')}.{kind}", path.name
         assert fields["Architecture"] == arch
         if fields["Package"] == "selvedge":
-            assert fields["Depends"] == "kmod-tun"
+            assert fields["Depends"] == "kmod-tun" and fields["Require-User"] == "selvedge:selvedge"
             check_scripts(kind, scripts)
             check_agent(conffiles, files)
         else:

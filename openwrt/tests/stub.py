@@ -18,7 +18,7 @@ def stub(kind, name, out):
     loader.exec_module(module)
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder)
-        for field in ("depends", "section", "url", "license", "maintainer", "conffiles"):
+        for field in ("depends", "section", "url", "license", "maintainer", "conffiles", "users"):
             (stage / field).write_text("")
         for field, value in {"version": "1.0-r1", "arch": "all", "description": "stub"}.items():
             (stage / field).write_text(value)

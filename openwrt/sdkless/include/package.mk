@@ -9,6 +9,7 @@ stage:
 	$(call field,version,$(PKG_VERSION)-r$(PKG_RELEASE))
 	$(call field,depends,$(patsubst +%,%,$(filter-out @%,$(DEPENDS))))
 	$(call field,arch,$(PKGARCH))
+	$(call field,users,$(USERID))
 	$(call field,section,$(SECTION))
 	$(call field,url,$(URL))
 	$(call field,license,$(PKG_LICENSE))

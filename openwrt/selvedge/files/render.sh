@@ -73,7 +73,7 @@ selvedge_render() {
 	json_cleanup
 }
 
-# selvedge_update STATE_DIR: brings the rendered file up to date, or leaves it and says why. The generation goes on from
+# selvedge_update STATE_DIR [OWNER]: brings the rendered file up to date, or leaves it and says why. The generation goes on from
 # the last good copy, so that a boot with the same sections writes nothing to flash.
 selvedge_update() {
 	local new="$SELVEDGE_RENDERED.new" last="$SELVEDGE_RENDERED" generation reason
@@ -85,6 +85,7 @@ selvedge_update() {
 	fi
 	if reason="$(/usr/sbin/selvedge-agent check "$new" 2>&1 >/dev/null)"; then
 		rm -f "$SELVEDGE_ERROR"
+		[ -z "$2" ] || chown "$2" "$new"
 		if cmp -s "$new" "$SELVEDGE_RENDERED"; then rm -f "$new"; else mv -f "$new" "$SELVEDGE_RENDERED"; fi
 	else
 		rm -f "$new"
