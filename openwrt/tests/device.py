@@ -85,6 +85,12 @@ class Device:
         new.chmod(mode)
         os.replace(new, target)
 
+    def reboot(self):
+        """Without a warning, as when the power fails."""
+        self.process.kill()
+        self.process.wait()
+        self.boot()
+
     def end(self):
         if self.pid:
             self.process.kill()

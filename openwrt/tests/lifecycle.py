@@ -150,6 +150,14 @@ def status(device):
     return device.ubus("selvedge", "status")
 
 
+def may_ask(device):
+    """Whether somebody who logged in to LuCI may see the status."""
+    login = {"username": "root", "password": ""}
+    session = device.ubus("session", "login", message=login)["ubus_rpc_session"]
+    wanted = {"ubus_rpc_session": session, "scope": "ubus", "object": "selvedge", "function": "status"}
+    return device.ubus("session", "access", message=wanted)["access"]
+
+
 def check_install(lab, device):
     refused = device.sh(f"true; opkg install /tmp-packages/none.ipk" if KIND == "ipk" else "apk add selvedge", check=False)
     assert refused[0] != 0, refused
@@ -165,7 +173,9 @@ def check_install(lab, device):
     device.sh("/etc/init.d/rpcd reload")
     until("the object of ubus", lambda: "selvedge" in device.sh("ubus list").split())
     until("the running agent", lambda: status(device)["running"])
+    assert not may_ask(device), "nobody may before there is a page"
     install(device, lab.stub("luci-base"), lab.package("luci-app-selvedge"))
+    until("the right to ask", lambda: may_ask(device))
     say("install: firewall sections, links, service, modes, ubus")
 
 
@@ -300,6 +310,19 @@ def check_user(device, here):
     say("user: tunnels, firewall and changed sections without root")
 
 
+def check_reboot(device):
+    """The first start after a boot finds what was in force, and writes nothing to flash."""
+    state = device.root / "etc/selvedge/state/config.json"
+    generation, written = status(device)["config"]["generation"], state.stat()
+    firewall = device.sh("uci show firewall")
+    device.reboot()
+    until("the configuration", lambda: status(device)["config"]["generation"] == generation)
+    now = state.stat()
+    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns), "flash was written"
+    assert device.sh("uci show firewall") == firewall
+    say(f"reboot: generation {generation} again, nothing written")
+
+
 def check_remove(device):
     device.sh("uci set selvedge.main.log_level=warn; uci commit selvedge")
     remove(device, "luci-app-selvedge")
@@ -334,6 +357,7 @@ def main():
         check_sysupgrade(a)
         check_file_source(a)
         check_user(a, clients[0])
+        check_reboot(a)
         check_remove(a)
     except BaseException:
         for device in lab.devices:
