@@ -76,9 +76,11 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The source address of what this host itself sends to the peers.
+    /// The source address of what this host itself sends to the peers: one that they accept.
     pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
-        self.pod_addresses().map(|own| own.address).find(|address| Family::from(*address) == family)
+        let offered = |address: &IpAddr| self.config.local.prefixes.iter().any(|net| net.contains(address));
+        let here = self.facts.local_addresses.iter().map(|(_, net)| net.addr()).filter(offered);
+        self.pod_addresses().map(|own| own.address).chain(here).find(|address| Family::from(*address) == family)
     }
 
     /// The way to a `lan` peer: the kernel's route to its pods, if a more specific one than the default route, else

@@ -162,6 +162,13 @@ fn an_edges_own_bridge_and_device_change_nothing() {
 }
 
 #[test]
+fn a_gateway_without_pods_speaks_from_the_network_it_offers() {
+    let plan = text(&Plan::new(&config(GATEWAY), &gateway_facts()));
+    assert!(plan.contains("route 192.168.20.0/24 dev selvedge0 src 192.168.10.1 table 220"), "{plan}");
+    assert!(!plan.contains("address"), "{plan}");
+}
+
+#[test]
 fn connector_with_flannel() {
     check(
         &Plan::new(&config(CONNECTOR), &connector_facts()),

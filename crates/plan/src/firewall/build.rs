@@ -49,6 +49,10 @@ impl Builder<'_> {
         let node = self.node;
         let hosts = |addresses: &[IpAddr]| addresses.iter().map(|a| IpNet::from(*a)).collect::<Vec<_>>();
         self.set(Set::Local, node.pods.clone());
+        if node.config.role == Role::Edge {
+            let other = |net: &&IpNet| !node.pods.iter().any(|pods| pods.contains(*net));
+            self.set(Set::Offered, node.config.local.prefixes.iter().filter(other).copied().collect());
+        }
         self.set(Set::Remote, node.config.peers.iter().flat_map(|p| p.prefixes.clone()).collect());
         self.set(Set::RemoteNodes, node.tunnels().flat_map(|p| hosts(&p.node_addresses)).collect());
         if node.config.role == Role::Connector {
@@ -105,6 +109,10 @@ impl Builder<'_> {
             self.rule(Chain::Forward, [Match::SourceIn(*set)], Verdict::Accept);
             self.rule(Chain::Forward, [Match::DestinationIn(*set)], Verdict::Accept);
         }
+        // Not for others: what else the hosts of a gateway's network may do is its owner's business.
+        let (near, far) = (Set::Offered, Set::Remote);
+        self.rule(Chain::Forward, [Match::SourceIn(near), Match::DestinationIn(far)], Verdict::Accept);
+        self.rule(Chain::Forward, [Match::SourceIn(far), Match::DestinationIn(near)], Verdict::Accept);
     }
 
     /// Whose source address changes. Everything that goes to a peer's prefix is decided here, by its destination and

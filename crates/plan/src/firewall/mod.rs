@@ -37,6 +37,8 @@ pub enum Set {
     Local,
     /// Nodes this node speaks for.
     LocalNodes,
+    /// Networks behind this node that are no pods.
+    Offered,
     /// Prefixes of all peers.
     Remote,
     /// Node addresses of tunnel peers.
@@ -189,6 +191,7 @@ impl Set {
         match self {
             Set::Local => "local",
             Set::LocalNodes => "local-node",
+            Set::Offered => "offered",
             Set::Remote => "remote",
             Set::RemoteNodes => "remote-node",
             Set::Tunnel => "tunnel",
