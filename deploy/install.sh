@@ -112,7 +112,11 @@ find_init() {
 
 install() {
     [ -f "$here/$name" ] || die "run it from the unpacked tarball"
-    [ "$init" != auto ] || init=$(find_init)
+    if [ "$init" = auto ]; then
+        init=$(find_init)
+        # The operator has a unit for systemd only.
+        case $init in openrc | procd | sysv) [ -f "$here/$init/$name" ] || init=none ;; esac
+    fi
     case $init in
     systemd | none) ;;
     openrc | procd | sysv) [ -f "$here/$init/$name" ] || die "there is no service of $name for $init: use --init none" ;;
@@ -159,15 +163,13 @@ install() {
     sysv) start_sysv ;;
     none) say "start it with: $prefix/sbin/$name run" ;;
     esac
-    say "$name is installed; its configuration is awaited in /etc/$etc (see config.example.json)"
+    say "$name is installed; what it works on is awaited in /etc/$etc"
 }
 
 # Files are written beside their places first: what fails, fails before anything is changed.
 stage_all() {
     stage "$name" "$prefix/sbin/$name" 755
     stage install.sh "$folder/install.sh" 755
-    stage LICENSE "$folder/LICENSE" 644
-    stage THIRD-PARTY "$folder/THIRD-PARTY" 644
     stage config.example.json "$folder/config.example.json" 644
     if wanted man; then
         for page in "$here"/man/*; do
