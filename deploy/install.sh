@@ -335,7 +335,7 @@ stop() {
         /etc/init.d/*)
             if [ -x /sbin/openrc-run ] || [ -x /usr/sbin/openrc-run ]; then
                 [ ! -d /run/openrc ] || try rc-service "$name" stop
-                try rc-update -a delete "$name"
+                try rc-update delete "$name" default
                 continue
             fi
             try "$file" stop
