@@ -3,13 +3,14 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test bench build check unit lab-test interop fuzz setup setup-test
+.PHONY: help demo test bench build check unit lab-test interop fuzz dist test-packages setup setup-test
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
 	@echo 'make test      set up and run everything that proves it works'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
+	@echo 'make dist      tarballs, Debian packages, images and lists of parts of all programs, in target/dist'
 	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
 
 demo: setup build
@@ -42,6 +43,12 @@ bench: setup-test build
 
 fuzz:
 	cd fuzz && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60 || exit 1; done
+
+dist:
+	deploy/dist
+
+test-packages:
+	deploy/test
 
 setup:
 	@lab/tools/setup
