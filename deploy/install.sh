@@ -122,6 +122,7 @@ install() {
     openrc | procd | sysv) [ -f "$here/$init/$name" ] || die "there is no service of $name for $init: use --init none" ;;
     *) die "unknown init \"$init\"" ;;
     esac
+    [ "$user" = no ] || [ "$init" != none ] || die "--user is for the service, and --init none has none"
     if [ -f /etc/openwrt_release ]; then
         say "this is OpenWrt: the packages (.ipk, .apk) bring UCI, the firewall's rules and the kernel modules; this does not"
     fi
@@ -240,23 +241,31 @@ make_user() {
         :
     elif command -v useradd >/dev/null; then
         run useradd --system --user-group --no-create-home --home-dir / --shell /bin/false selvedge
-    elif command -v adduser >/dev/null; then
-        grep -q "^selvedge:" /etc/group || run addgroup -S selvedge
-        run adduser -S -D -H -h / -s /bin/false -G selvedge selvedge
     else
-        die "make a user \"selvedge\" and its group first: there is no useradd and no adduser"
+        id=990
+        while grep -q "^[^:]*:[^:]*:$id:" /etc/passwd /etc/group; do
+            id=$((id - 1))
+        done
+        append /etc/passwd "selvedge:x:$id:$id::/:/bin/false"
+        append /etc/group "selvedge:x:$id:"
+        [ ! -e /etc/shadow ] || append /etc/shadow 'selvedge:!:::::::'
     fi
     case $init in
     openrc) settings=/etc/conf.d/$name ;;
     *) settings=/etc/default/$name ;;
     esac
+    # shellcheck disable=SC2016
+    grep -q -e '--user' "$settings" 2>/dev/null || append "$settings" 'OPTIONS="${OPTIONS:-} --user selvedge"'
+}
+
+# append FILE LINE
+append() {
     if [ "$dry" = yes ]; then
-        echo "would write: $settings"
-    elif ! grep -q -e '--user' "$settings" 2>/dev/null; then
-        mkdir -p "${settings%/*}"
-        # shellcheck disable=SC2016
-        echo 'OPTIONS="${OPTIONS:-} --user selvedge"' >>"$settings"
+        echo "would append to $1: $2"
+        return
     fi
+    mkdir -p "${1%/*}"
+    echo "$2" >>"$1"
 }
 
 start_systemd() {

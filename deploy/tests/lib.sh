@@ -14,19 +14,24 @@ work_folder() {
     mount -t tmpfs tmpfs "$work"
 }
 
-# busybox and nothing else: its shell, its start-stop-daemon. And the libraries of PROGRAM..., built for this machine.
+# busybox_root PROGRAM...: busybox and nothing else, its shell, its start-stop-daemon; and the libraries of the programs.
 busybox_root() {
     mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/init.d,proc,dev,run,tmp,var/lib,root}
     ln -s /run "$root/var/run"
     cp /bin/busybox "$root/bin/"
     chroot "$root" /bin/busybox --install -s
-    for library in $(ldd "$@" | grep -oE '[[:space:]]/[^ ]+' | sort -u); do
-        [ -e "$root$library" ] || install -D "$library" "$root$library"
-    done
+    libraries "$@"
     echo 'root:x:0:0::/root:/bin/sh' >"$root/etc/passwd"
     echo 'root:x:0:' >"$root/etc/group"
     mount --bind /dev "$root/dev"
     mount -t proc proc "$root/proc"
+}
+
+# What PROGRAM... need of this machine.
+libraries() {
+    for library in $(ldd "$@" | grep -oE '[[:space:]]/[^ ]+' | sort -u); do
+        [ -e "$root$library" ] || install -D "$library" "$root$library"
+    done
 }
 
 # What the operator delivers to a gateway: configuration and credentials.
