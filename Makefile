@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test bench build check unit lab-test interop units fuzz cross size cross-smoke setup setup-test
+.PHONY: help demo test bench build check unit lab-test interop units fuzz cross size cross-smoke dist test-packages setup setup-test
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
@@ -12,6 +12,7 @@ help:
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
 	@echo 'make size      the same, and a table of their sizes beside the budgets'
+	@echo 'make dist      tarballs, Debian packages, images and lists of parts of all programs, in target/dist'
 	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
 
 demo: setup build
@@ -65,6 +66,12 @@ cross-smoke: build
 
 fuzz:
 	cd fuzz && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60 || exit 1; done
+
+dist:
+	deploy/dist
+
+test-packages:
+	deploy/test
 
 setup:
 	@lab/tools/setup
