@@ -17,6 +17,7 @@ pub mod keeper;
 mod kernel;
 mod pair;
 mod report;
+mod silence;
 mod tunnels;
 
 pub use error::{Error, Result};
