@@ -72,6 +72,8 @@ dist:
 
 test-packages:
 	deploy/test
+	openwrt/test
+	yocto/test
 
 setup:
 	@lab/tools/setup

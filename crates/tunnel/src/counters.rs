@@ -1,21 +1,14 @@
-//! What went through the tunnels, what was dropped, and what silence means.
+//! What went through the tunnels, and what was dropped.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use selvedge_esp::{DropReason, Drops, PeerStatus as UserCounters};
 use selvedge_ike::{Now, PeerId};
 
 use crate::error::{Context as _, Result};
 use crate::keeper::message::Request;
-use crate::pair::{Pair, Traffic};
+use crate::pair::Traffic;
 use crate::tunnels::Tunnels;
-
-/// How often a peer that is sent to and does not answer is looked for.
-const SILENCE_CHECK: Duration = Duration::from_secs(2);
-
-/// The same while nothing is sent: each look wakes the machine.
-const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// The user-space datapath's counters, as last reported.
 #[derive(Default)]
@@ -44,63 +37,7 @@ impl Counters {
     }
 }
 
-/// The search for peers that do not answer.
-#[derive(Default)]
-pub(crate) struct Silence {
-    /// The next look is arranged.
-    awaited: bool,
-    /// When, with the kernel's datapath.
-    pub(crate) at: Option<Duration>,
-    /// Packets went through at the last look.
-    busy: bool,
-}
-
 impl Tunnels {
-    /// A peer that is sent to and sends nothing back may have lost its state: its key exchange will tell.
-    pub(crate) fn look_for_silence(&mut self, now: Now) {
-        self.silence = Silence::default();
-        let traffic = match self.traffic() {
-            Ok(traffic) => traffic,
-            Err(error) => {
-                log::debug!("read the tunnels' counters: {error}");
-                return;
-            }
-        };
-        for (id, peer) in &mut self.peers {
-            // Somebody deleted SAs, or they ran into a hard limit.
-            let has = |pair: &Pair| self.kernel.as_ref().is_none_or(|kernel| kernel.has(pair));
-            if peer.sending().is_some_and(|pair| !has(pair)) {
-                log::warn!(
-                    "{}: its security associations are gone from the kernel",
-                    self.ids.name(*id).unwrap_or_default()
-                );
-                self.endpoint.rekey_child(now, *id);
-            }
-            let Some((present, _)) = traffic.get(id) else { continue };
-            let before = std::mem::replace(&mut peer.seen, *present);
-            self.silence.busy |= before != *present;
-            if present.packets_in > before.packets_in {
-                self.endpoint.handle_inbound(now, *id);
-            } else if present.packets_out > before.packets_out {
-                self.endpoint.check_liveness(now, *id);
-            }
-        }
-    }
-
-    /// Has the next look at silence come. The keeper tells when there was traffic; the kernel has to be looked at.
-    pub(crate) fn await_traffic(&mut self, now: Now) {
-        if self.silence.awaited || self.peers.values().all(|p| p.sending().is_none()) {
-            return;
-        }
-        self.silence.awaited = true;
-        if self.is_kernel() {
-            let pause = if self.silence.busy { SILENCE_CHECK } else { IDLE_CHECK };
-            self.silence.at = Some(now.mono + pause);
-        } else if let Err(error) = self.keeper.send(&Request::CountersAfterTraffic) {
-            log::debug!("ask the keeper for its counters: {error}");
-        }
-    }
-
     /// Makes the user-space datapath's counters those of now.
     pub(crate) fn refresh_counters(&mut self, now: Now) -> Result<()> {
         if self.kernel.is_none() {

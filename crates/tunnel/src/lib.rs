@@ -18,6 +18,7 @@ pub mod keeper;
 mod kernel;
 mod pair;
 mod report;
+mod silence;
 mod tunnels;
 
 pub use abilities::Abilities;

@@ -12,13 +12,14 @@ use selvedge_model::{NodeConfig, Peer as ConfigPeer, Via};
 
 use crate::abilities::Abilities;
 use crate::convert::{ike_config, remotes, selectors};
-use crate::counters::{Counters, Silence};
+use crate::counters::Counters;
 use crate::error::{Context as _, Error, Result};
 use crate::ids::{self, Ids};
 use crate::keeper::message::{Keepalive, Report, Request, SendIke};
 use crate::keeper::{self, Mode};
 use crate::kernel::Kernel;
 use crate::pair::{Pair, Traffic, TunnelPath, Use};
+use crate::silence::{Doubt, Silence};
 
 /// Callers turned away that are remembered.
 const MAX_REFUSED: usize = 16;
@@ -76,6 +77,7 @@ pub(crate) struct Peer {
     pub(crate) waiting: Option<Child>,
     /// At the last look.
     pub(crate) seen: Traffic,
+    pub(crate) doubt: Doubt,
 }
 
 impl Tunnels {
