@@ -143,12 +143,18 @@ impl Drop for Running {
 }
 
 fn credentials(dir: &Path, name: &str) {
+    credentials_until(dir, name, 4096);
+}
+
+/// A certificate that ends with the year before.
+fn credentials_until(dir: &Path, name: &str, year: i32) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     fs::write(dir.join("ca.crt"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    leaf.not_after = rcgen::date_time_ymd(year, 1, 1);
     fs::write(dir.join("tls.crt"), leaf.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap().pem()).unwrap();
     fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
 }
@@ -294,6 +300,23 @@ fn doctor_names_what_ails_the_agent_and_changes_nothing() {
     assert_eq!(code, 1);
     let human = String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
     assert!(human.contains("FAIL  the configuration cannot be used") && human.contains("\nok    "), "{human}");
+}
+
+#[test]
+fn doctor_names_what_is_around_the_agent() {
+    let site = Site::new("around", "nftables");
+    let doctor = || String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    let text = doctor();
+    assert!(!text.contains("MTU") && !text.contains("pluto") && !text.contains("expired"), "{text}");
+    let pluto = site.sh("cp $(command -v sleep) pluto; ./pluto 60 >/dev/null 2>&1 & echo $!");
+    credentials_until(&site.path("etc/tls"), "here.edge", 2020);
+    site.sh("ip link set up0 mtu 1400");
+    let _agent = site.start("agent.log");
+    let text = doctor();
+    site.sh(&format!("kill {pluto}"));
+    assert!(text.contains(&format!("warn  pluto runs here (process {})", pluto.trim())), "{text}");
+    assert!(text.contains("warn  a link to peers has an MTU of 1400"), "{text}");
+    assert!(text.contains("FAIL  the own certificate expired at 2020-01-01"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Backend, Family, ipset, iptables, nft};
 
+use crate::kernel::ipv6_off;
+
 /// The tools that work here.
 pub(crate) enum Firewall {
     Nftables(Nft),
@@ -33,8 +35,12 @@ impl Tools {
         }
         if chosen.is_none() && wanted != FirewallBackend::Nftables {
             chosen = keep(probe_iptables(selvedge_linux::Family::V4), &mut self.iptables).map(|v4| {
-                let v6 = probe_iptables(selvedge_linux::Family::V6);
-                self.ip6tables = v6.as_ref().err().cloned();
+                let v6 = match ipv6_off() {
+                    Some(why) => Err(Missing::Kernel(why.to_owned())),
+                    None => {
+                        probe_iptables(selvedge_linux::Family::V6).inspect_err(|e| self.ip6tables = Some(e.clone()))
+                    }
+                };
                 Firewall::Iptables { v4, v6, ipset: keep(probe_ipset(), &mut self.ipset) }
             });
         }

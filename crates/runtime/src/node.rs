@@ -136,7 +136,8 @@ impl Node {
 
     /// What the kernel lacks, a line each.
     pub(crate) fn lacks(&self) -> Vec<String> {
-        doctor::lacks(self.abilities.as_ref(), &self.tools)
+        let wanted = self.config().map(|config| config.datapath).unwrap_or_default();
+        doctor::lacks(self.abilities.as_ref(), wanted, &self.tools)
     }
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.

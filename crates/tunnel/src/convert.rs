@@ -38,14 +38,14 @@ pub(crate) fn ike_config(
 
 /// Where a peer is called, in order: nowhere that its ESP could not follow.
 pub(crate) fn remotes(addresses: &[IpAddr], port: u16, abilities: &Abilities) -> Vec<SocketAddr> {
-    let mut addresses = addresses.to_vec();
-    if !abilities.ipv6 {
-        addresses.retain(IpAddr::is_ipv4);
-    } else if !abilities.ipv6_encap {
-        // Good for peers without a NAT between that do not ask for UDP.
-        addresses.sort_by_key(IpAddr::is_ipv6);
-    }
-    addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect()
+    let of = |v4: bool| addresses.iter().filter(move |address| address.is_ipv4() == v4);
+    let chosen: Vec<&IpAddr> = match (abilities.ipv6, abilities.ipv6_encap) {
+        (false, _) => of(true).collect(),
+        // The others are good for peers without a NAT between that do not ask for UDP.
+        (true, false) => of(true).chain(of(false)).collect(),
+        (true, true) => addresses.iter().collect(),
+    };
+    chosen.into_iter().map(|address| SocketAddr::new(*address, port)).collect()
 }
 
 pub(crate) fn cipher(suite: ike::EspSuite) -> &'static str {
@@ -71,5 +71,23 @@ pub(crate) fn install(id: PeerId, child: &Child) -> Install {
         local: child.local,
         remote: child.remote,
         send: child.send,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_called_where_esp_can_follow() {
+        let addresses: Vec<IpAddr> =
+            ["2001:db8::1", "192.0.2.1", "192.0.2.2"].iter().map(|a| a.parse().unwrap()).collect();
+        let called = |ipv6, ipv6_encap| {
+            let abilities = Abilities { ipv6, ipv6_encap, ..Abilities::user() };
+            remotes(&addresses, 4500, &abilities).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(called(true, true), "[2001:db8::1]:4500 192.0.2.1:4500 192.0.2.2:4500");
+        assert_eq!(called(true, false), "192.0.2.1:4500 192.0.2.2:4500 [2001:db8::1]:4500");
+        assert_eq!(called(false, false), "192.0.2.1:4500 192.0.2.2:4500");
     }
 }

@@ -109,7 +109,7 @@ pub const BOOTS: [Boot; 14] = [
                 prepare: "mount -t tmpfs none /dev/net",
                 datapath: "user",
                 chosen: ("user", "iptables"),
-                findings: &[("info", "tun", "kmod-tun"), ("fail", "problem", "")],
+                findings: &[("fail", "tun", "kmod-tun"), ("fail", "problem", "")],
                 reach: Reach::Nothing,
                 ..PLAIN
             },
@@ -160,7 +160,7 @@ pub const BOOTS: [Boot; 14] = [
                 what: "no ESP, kernel wanted: refused",
                 datapath: "kernel",
                 chosen: ("none", "iptables"),
-                findings: &[("warn", "esp", "kmod-ipsec4"), ("fail", "problem", "")],
+                findings: &[("fail", "esp", "kmod-ipsec4"), ("fail", "problem", "")],
                 reach: Reach::Nothing,
                 ..USER
             },

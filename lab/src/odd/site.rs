@@ -16,7 +16,7 @@ use crate::bench::process::Daemon;
 use crate::probe;
 use crate::programs::{self, wait};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What this guest always lacks, and what it always says: no NAT in nftables, no xfrm interfaces, nobody sets its clock.
 const USUAL: [&str; 3] = ["nft-kernel", "xfrm-interface", "clock"];

@@ -149,9 +149,11 @@ impl Ruleset {
     pub fn spelt(&self) -> Ruleset {
         let spelt = |rules: &Vec<Rule>| rules.iter().flat_map(|rule| self.spell(rule)).collect();
         Ruleset {
+            ipv6: self.ipv6,
             sets: BTreeMap::new(),
             chains: self.chains.iter().map(|(chain, rules)| (*chain, spelt(rules))).collect(),
-            ..self.clone()
+            services: self.services.clone(),
+            balance: self.balance,
         }
     }
 
@@ -167,16 +169,17 @@ impl Ruleset {
             };
             let with = |rule: &Rule, choice: &Match| {
                 let mut rule = rule.clone();
-                // Everything is no condition, and no tool would show it as one.
-                if !matches!(choice, Match::Source(net) | Match::Destination(net) if net.prefix_len() == 0) {
-                    rule.matches.push(choice.clone());
+                match choice {
+                    // Everything is no condition, and no tool would show it as one.
+                    Match::Source(net) | Match::Destination(net) if net.prefix_len() == 0 => {}
+                    // Addresses come first, as they do where the rule is read back.
+                    Match::Source(_) => rule.matches.insert(0, choice.clone()),
+                    Match::Destination(_) => {
+                        let at = usize::from(matches!(rule.matches.first(), Some(Match::Source(_))));
+                        rule.matches.insert(at, choice.clone());
+                    }
+                    _ => rule.matches.push(choice.clone()),
                 }
-                // Addresses come first, as they do where the rule is read back.
-                rule.matches.sort_by_key(|m| match m {
-                    Match::Source(_) => 0,
-                    Match::Destination(_) => 1,
-                    _ => 2,
-                });
                 rule
             };
             spelt = spelt.iter().flat_map(|rule| choices.iter().map(move |choice| with(rule, choice))).collect();

@@ -5,6 +5,7 @@ use selvedge_linux::netfilter::Missing;
 use selvedge_linux::netlink::{Protocol, Socket};
 use selvedge_linux::xfrm::{self, Lack, Support};
 use selvedge_linux::{Family, link, rule, sysctl, tun};
+use selvedge_model::DatapathMode;
 
 use super::finding::{Finding, Level};
 use super::platform::{Platform, Source};
@@ -73,13 +74,13 @@ impl Kernel {
     }
 
     /// The datapath first, then what is around it.
-    pub(crate) fn findings(&self, here: Platform) -> Vec<Finding> {
+    pub(crate) fn findings(&self, here: Platform, wanted: DatapathMode) -> Vec<Finding> {
         let mut out = Vec::new();
         for (capability, meaning) in &self.capabilities {
             let text = format!("without {capability} {meaning}");
             out.push(Finding::new(Level::Warn, "capabilities", text).remedy("run as root, or grant it in the unit"));
         }
-        self.datapath(here, &mut out);
+        self.datapath(here, wanted, &mut out);
         match &self.rules {
             Ok(()) => out.push(Finding::new(Level::Ok, "rules", "policy routing")),
             Err(why) => out.push(
@@ -91,11 +92,12 @@ impl Kernel {
         out
     }
 
-    fn datapath(&self, here: Platform, out: &mut Vec<Finding>) {
-        let user = if self.tun.is_ok() { Level::Warn } else { Level::Fail };
-        let instead = match user {
-            Level::Fail => "and without a TUN device there are no tunnels",
-            _ => "ESP is done in user space instead, which costs more CPU",
+    fn datapath(&self, here: Platform, wanted: DatapathMode, out: &mut Vec<Finding>) {
+        let (user, instead) = match wanted {
+            DatapathMode::User => (Level::Info, "not needed, as the configuration wants ESP in user space"),
+            DatapathMode::Kernel => (Level::Fail, "no tunnels, as the configuration wants ESP in the kernel"),
+            DatapathMode::Auto if self.tun.is_err() => (Level::Fail, "and without a TUN device there are no tunnels"),
+            DatapathMode::Auto => (Level::Warn, "ESP is done in user space instead, which costs more CPU"),
         };
         let lack = |level, id: &str, what: &str, source: &Source, why: &dyn std::fmt::Display| {
             Finding::new(level, id, what).remedy(here.remedy(source)).detail(why)
@@ -106,6 +108,10 @@ impl Kernel {
             (Ok(()), Err(why)) => {
                 let text = "no ChaCha20-Poly1305 for ESP: AES-GCM is used, slow on CPUs without AES instructions";
                 out.push(lack(Level::Warn, "chacha20-poly1305", text, &sources::CHACHA, why));
+            }
+            (Err(why), Ok(())) if wanted == DatapathMode::Kernel => {
+                let text = "no AES-GCM for ESP: only peers that have ChaCha20-Poly1305 can be reached";
+                out.push(lack(Level::Warn, "aes-gcm", text, &sources::AES_GCM, why));
             }
             (Err(why), Ok(())) => {
                 let text = format!("no AES-GCM for ESP, the one cipher that all peers have: {instead}");
@@ -148,7 +154,12 @@ impl Kernel {
         match &self.tun {
             Ok(()) => out.push(Finding::new(Level::Ok, "tun", "TUN devices")),
             Err(why) => {
-                let level = if self.suitable(false).is_ok() { Level::Info } else { Level::Fail };
+                let kernel = match wanted {
+                    DatapathMode::Auto => self.possible().is_ok(),
+                    DatapathMode::Kernel => true,
+                    DatapathMode::User => false,
+                };
+                let level = if kernel { Level::Info } else { Level::Fail };
                 let meaning = match level {
                     Level::Info => "not needed, as ESP is done in the kernel",
                     _ => "ESP cannot be done in user space",
@@ -265,8 +276,12 @@ mod tests {
     }
 
     fn bad(kernel: &Kernel) -> Vec<(String, String, String)> {
-        let findings = kernel.findings(Platform::OpenWrt { apk: false }).into_iter().filter(|f| !f.is_ok());
-        findings.map(|f| (f.level, f.id, f.remedy)).collect()
+        wanting(kernel, DatapathMode::Auto)
+    }
+
+    fn wanting(kernel: &Kernel, wanted: DatapathMode) -> Vec<(String, String, String)> {
+        let findings = kernel.findings(Platform::OpenWrt { apk: false }, wanted).into_iter();
+        findings.filter(|f| !f.is_ok()).map(|f| (f.level, f.id, f.remedy)).collect()
     }
 
     fn is(found: &[(String, String, String)], wanted: &[(&str, &str, &str)]) {
@@ -285,6 +300,8 @@ mod tests {
         (none.ipsec.aes_gcm, none.ipsec.chacha20_poly1305) = (gone("a"), gone("a"));
         is(&bad(&none), &[("warn", "esp", "kmod-ipsec4")]);
         assert!(none.suitable(false).is_err() && none.possible().is_err());
+        is(&wanting(&none, DatapathMode::Kernel), &[("fail", "esp", "kmod-ipsec4")]);
+        is(&wanting(&none, DatapathMode::User), &[("info", "esp", "kmod-ipsec4")]);
         none.tun = Err(selvedge_linux::Error::new("x"));
         is(&bad(&none), &[("fail", "esp", "kmod-ipsec4"), ("fail", "tun", "kmod-tun")]);
         let mut chacha = kernel();
@@ -305,6 +322,7 @@ mod tests {
         assert!(dummy.suitable(false).is_err());
         let tun = Kernel { tun: Err(selvedge_linux::Error::new("x")), ..kernel() };
         is(&bad(&tun), &[("info", "tun", "kmod-tun")]);
+        is(&wanting(&tun, DatapathMode::User), &[("fail", "tun", "kmod-tun")]);
         let rest = Kernel { interfaces: false, statistics: false, rules: Err("r".into()), ..kernel() };
         is(
             &bad(&rest),

@@ -11,7 +11,7 @@ mod surroundings;
 
 use selvedge_linux::capabilities::{self, Capability};
 use selvedge_linux::netfilter::probe_rule;
-use selvedge_model::{FirewallBackend, NodeConfig, Role};
+use selvedge_model::{DatapathMode, NodeConfig, Role};
 
 use crate::cli::Program;
 use crate::clock::Clock;
@@ -25,9 +25,9 @@ use platform::Platform;
 pub(crate) use kernel::Kernel;
 
 /// What a running program's kernel and tools lack, a line each. `kernel` is there once tunnels were wanted.
-pub(crate) fn lacks(kernel: Option<&Kernel>, tools: &Tools) -> Vec<String> {
+pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools) -> Vec<String> {
     let here = Platform::here();
-    let mut findings = kernel.map(|kernel| kernel.findings(here)).unwrap_or_default();
+    let mut findings = kernel.map(|kernel| kernel.findings(here, wanted)).unwrap_or_default();
     if tools.was_tried() {
         findings.extend(kernel::firewall(tools, here));
     }
@@ -47,7 +47,8 @@ pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Resul
     let config = loaded.map(|loaded| &loaded.config);
     let mut findings = vec![surroundings::system(&std::fs::read_to_string("/proc/version").unwrap_or_default())];
     if config.is_none_or(|config| config.role != Role::Cloud) {
-        findings.extend(Kernel::probe().findings(here));
+        let wanted = config.map(|config| config.datapath).unwrap_or_default();
+        findings.extend(Kernel::probe().findings(here, wanted));
     }
     match surroundings::lock() {
         // No tool would answer.
@@ -65,7 +66,7 @@ pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Resul
 /// The firewall that would be chosen, and what its rules need besides.
 fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
     let mut tools = Tools::default();
-    let chosen = tools.choose(config.map(|config| config.firewall).unwrap_or(FirewallBackend::Auto));
+    let chosen = tools.choose(config.map(|config| config.firewall).unwrap_or_default());
     let mut findings = kernel::firewall(&tools, here);
     if let Some(Firewall::Iptables { v4, .. }) = &chosen {
         for (table, rule, meaning, source) in &sources::RULE_PARTS {
