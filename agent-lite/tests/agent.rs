@@ -268,8 +268,10 @@ fn a_port_of_others_is_named_and_waited_for() {
 s.bind((\"\",4500)); print(\"bound\", flush=True); time.sleep(60)' >thief.out 2>&1 &
          echo $!; until grep -q bound thief.out; do sleep 0.1; done");
     let _agent = site.start("agent.log");
-    let status = site.await_status("UDP port 4500 (IPv4) is held by python3");
-    assert!(status.contains(thief.trim()), "{status}");
+    site.await_status("UDP port 4500 (IPv4) is not ours");
+    let text = String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    let held = format!("UDP port 4500 (IPv4) is held by python3 (process {})", thief.trim());
+    assert!(text.contains(&held), "{text}");
     site.sh(&format!("kill {thief}"));
     site.await_status("\"state\":\"connecting\"");
 }
