@@ -61,7 +61,7 @@ impl Capture {
     /// Ends it; what it saw until now.
     pub fn stop(mut self) -> Result<Verdict> {
         self.device.send_to(END, self.all_nodes).context("send the last packet")?;
-        let seen = self.ended.recv_timeout(Duration::from_secs(10));
+        let seen = self.ended.recv_timeout(crate::pace::limit(Duration::from_secs(10)));
         kill(self.child.id(), Signal::INT);
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;

@@ -12,20 +12,25 @@ mod demo;
 mod exec;
 mod extra;
 mod fabric;
+mod flat;
 mod guest;
 mod interop;
 mod iptables;
 mod manifests;
 mod matrix;
+mod memory;
 mod netns;
 mod node;
+mod pace;
 mod pod;
 mod probe;
+mod process;
 mod programs;
 mod router;
 mod scenario;
 mod server;
 mod snapshot;
+mod soak;
 mod suite;
 mod table;
 mod topology;
@@ -33,7 +38,6 @@ mod traffic;
 mod vxlan;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -44,6 +48,9 @@ use crate::table::Report;
 #[derive(Debug, Parser)]
 #[command(version, about = "The network-namespace laboratory of Selvedge")]
 struct Arguments {
+    /// Multiply every time limit, for machines that are emulated; results show it.
+    #[arg(long, default_value_t = 1)]
+    slower: u32,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -72,22 +79,24 @@ enum Verb {
     },
     /// Matrix and scenarios in all datapaths and firewalls, with one summary.
     Test,
-    /// Run another command of this program inside a real kernel that has ESP (user-mode Linux).
+    /// Run another command of this program inside a real kernel that has ESP: user-mode Linux, or of another
+    /// architecture under QEMU.
     ///
-    /// Example: selvedge-lab guest -- matrix --datapath kernel
+    /// Examples: selvedge-lab guest -- matrix --datapath kernel;
+    /// selvedge-lab guest --arch mipsel -- scenario all
     Guest {
-        /// Seconds after which the guest is killed.
-        #[arg(long, default_value_t = 900)]
-        timeout: u64,
-        /// Memory of the guest.
-        #[arg(long, default_value = "768M")]
-        memory: String,
+        #[command(flatten)]
+        options: guest::Options,
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
+    /// Memory of an idle edge with many tunnels and Services.
+    Memory(memory::Options),
+    /// Traffic and changes of the configuration for an hour, memory before and after.
+    Soak(soak::Options),
     /// Throughput, latency, CPU and memory beside other user-space tunnels.
     Bench(bench::Options),
     /// Remove what killed runs left behind.
@@ -96,6 +105,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    pace::set(arguments.slower);
     match clean_up_on_signals().and_then(|()| run(arguments.verb)) {
         Ok(code) => code,
         Err(error) => {
@@ -116,8 +126,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
-        Verb::Guest { timeout, memory, arguments } => guest::run(&arguments, Duration::from_secs(timeout), &memory),
+        Verb::Guest { options, arguments } => guest::run(&options, &arguments),
         Verb::Interop => interop::run(),
+        Verb::Memory(options) => memory::run(&options),
+        Verb::Soak(options) => soak::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {
             for name in netns::remove_leftovers() {

@@ -136,7 +136,8 @@ fn word(value: &impl ValueEnum) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
+/// The cluster that every laboratory is.
+pub fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
     json!({
         "apiVersion": "selvedge.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "beijing"},
         "spec": {
@@ -150,14 +151,16 @@ fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
     })
 }
 
-fn community(members: &[&str]) -> Value {
+/// Edges that are joined with one another.
+pub fn community(members: &[impl serde::Serialize]) -> Value {
     json!({
         "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": "workshop"},
         "spec": {"members": members},
     })
 }
 
-fn node(node: &Node) -> Value {
+/// A node, as its kubelet and the controller manager describe it.
+pub fn node(node: &Node) -> Value {
     let mut labels = json!({"kubernetes.io/hostname": node.name});
     match node.role {
         Role::Edge => labels["node-role.kubernetes.io/edge"] = json!(""),

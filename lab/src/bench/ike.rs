@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::credentials::Authority;
 use super::link::{End, Link};
-use super::process::{self, Daemon, Memory};
 use super::tunnel;
+use crate::process::{self, Daemon, Memory};
 use crate::programs::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,44 +1,72 @@
-//! The laboratory inside a real kernel that has ESP: Debian's user-mode Linux with this machine's files as its root,
-//! read-only, and this same program as its only task.
+//! The laboratory inside a real kernel that has ESP, with this same program as its only task: Debian's user-mode Linux
+//! on this machine's files, or a kernel of any architecture that gateways have, under QEMU.
+
+mod arch;
+mod cpio;
+mod emulated;
+mod uml;
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+pub use arch::Arch;
+pub use emulated::Flavour;
+
+use crate::process;
 use crate::topology::RunDir;
 
-const KERNEL: &str = "/usr/bin/linux.uml";
-const MODULES: &str = "/usr/lib/uml/modules";
 const BEGIN: &str = "@@selvedge-guest begin";
 const END: &str = "@@selvedge-guest end ";
 
 /// The process group of the running guest: it consists of several processes.
 static GROUP: AtomicI32 = AtomicI32::new(0);
 
+/// Which guest, and how much of it.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Architecture to emulate; without one, user-mode Linux.
+    #[arg(long, value_enum)]
+    pub arch: Option<Arch>,
+    /// Seconds after which the guest is killed.
+    #[arg(long, default_value_t = 900)]
+    pub timeout: u64,
+    /// Memory of the guest, such as 768M.
+    #[arg(long)]
+    pub memory: Option<String>,
+    /// What `iptables` is in an emulated guest.
+    #[arg(long, value_enum, default_value = "nft")]
+    pub iptables: Flavour,
+}
+
 /// Boots, runs `selvedge-lab <arguments>`, streams what it prints and gives back its exit code.
-pub fn run(arguments: &[String], timeout: Duration, memory: &str) -> Result<ExitCode> {
+pub fn run(options: &Options, arguments: &[String]) -> Result<ExitCode> {
     let dir = RunDir::create(false)?;
-    let init = dir.join("init.sh");
-    std::fs::write(&init, script(arguments)?)?;
-    std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let mut child = Command::new(KERNEL)
-        .args(["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", "quiet"])
-        .arg(format!("mem={memory}"))
-        .arg(format!("init={}", init.display()))
+    let start = Instant::now();
+    let mut command = match options.arch {
+        None => uml::command(&dir, options, arguments)?,
+        Some(arch) => emulated::command(arch, &dir, options, arguments)?,
+    };
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .with_context(|| format!("start {KERNEL} (Debian package user-mode-linux)"))?;
+        .with_context(|| format!("start {}", command.get_program().display()))?;
     GROUP.store(child.id().cast_signed(), Ordering::SeqCst);
-    let outcome = stream(&mut child, Instant::now() + timeout);
+    let outcome = stream(&mut child, start + Duration::from_secs(options.timeout));
+    if let Some(arch) = options.arch {
+        let cpu = process::cpu_seconds(&[child.id()]).unwrap_or_default();
+        println!("{arch}: {:.0} s, {cpu:.0} s of processor time", start.elapsed().as_secs_f64());
+    }
     stop();
     child.wait()?;
     outcome.map(ExitCode::from)
@@ -67,7 +95,7 @@ fn stream(child: &mut Child, deadline: Instant) -> Result<u8> {
     loop {
         let line = match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => bail!("the guest did not end in time"),
+            Err(RecvTimeoutError::Timeout) => bail!("the guest did not end in time\n{}", before.join("\n")),
             Err(RecvTimeoutError::Disconnected) => bail!("the guest ended by itself:\n{}", before.join("\n")),
         };
         if let Some(code) = line.strip_prefix(END) {
@@ -83,12 +111,10 @@ fn stream(child: &mut Child, deadline: Instant) -> Result<u8> {
     }
 }
 
-/// Process 1 of the guest. /run is the only place that can be written; the kernel loads modules by itself through a
-/// modprobe that knows where user-mode Linux has them, br_netfilter and tun apart, which nothing asks for.
-fn script(arguments: &[String]) -> Result<String> {
-    let program = std::env::current_exe()?;
+/// The part of process 1 that runs the task, between the marks that [`stream`] looks for.
+fn task(program: &str, arguments: &[String]) -> String {
     let command: Vec<String> =
-        std::iter::once(program.display().to_string()).chain(arguments.iter().cloned()).map(|a| quoted(&a)).collect();
+        std::iter::once(program).chain(arguments.iter().map(String::as_str)).map(quoted).collect();
     let mut environment = String::new();
     for key in ["RUST_LOG", "SELVEDGE_BIN_DIR"] {
         if let Ok(value) = std::env::var(key) {
@@ -98,19 +124,8 @@ fn script(arguments: &[String]) -> Result<String> {
     if !std::io::stdout().is_terminal() {
         environment += "export NO_COLOR=1\n";
     }
-    Ok(format!(
-        "#!/bin/sh
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/lab
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs -o mode=0755 run /run
-mkdir -p /run/lab /run/kmod/lib/modules
-ln -s {MODULES}/$(uname -r) /run/kmod/lib/modules/
-printf '#!/bin/sh\\nexec /sbin/modprobe -d /run/kmod \"$@\"\\n' >/run/modprobe
-chmod 0755 /run/modprobe
-echo /run/modprobe >/proc/sys/kernel/modprobe
-echo 1 >/proc/sys/kernel/printk
-/run/modprobe -a tun br_netfilter
+    format!(
+        "echo 1 >/proc/sys/kernel/printk
 ip link set lo up
 cd /run/lab
 {environment}echo
@@ -121,7 +136,7 @@ echo o >/proc/sysrq-trigger
 sleep 5
 ",
         command = command.join(" ")
-    ))
+    )
 }
 
 fn quoted(word: &str) -> String {
