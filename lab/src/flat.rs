@@ -2,6 +2,7 @@
 //! every two edges.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,70 +20,103 @@ use crate::topology::{CONNECTOR_PUBLIC, RunDir};
 pub const EDGE: &str = "edge-1";
 /// Where the connector has a pod address.
 pub const CLOUD_POD: [u8; 4] = [10, 244, 0, 1];
-const STEP: Duration = Duration::from_secs(60);
-const ENDPOINTS: [&str; 2] = ["10.244.0.1", "10.244.0.2"];
+/// How long one thing may take.
+pub const STEP: Duration = Duration::from_secs(60);
 
-/// A connector and edges with everything running.
+/// A connector and edges.
 pub struct Flat {
-    /// The program of each node, by node name.
+    /// The program of each node that has been started, by node name.
     pub programs: BTreeMap<String, Program>,
     /// cloud-1, edge-1, edge-2, …
     pub nodes: Vec<Node>,
-    output: PathBuf,
-    _operator: Program,
-    _wan: Wan,
+    /// What they hang on.
+    pub wan: Wan,
+    /// What the operator writes, a folder for each node.
+    pub output: PathBuf,
+    operator: Program,
     _dir: RunDir,
 }
 
 impl Flat {
-    /// Builds it, up to tunnels that stand: so many on each edge, one of them to the connector.
+    /// Everything running, up to tunnels that stand: so many on each edge, one of them to the connector.
     pub fn start(tunnels: u8, services: u8, datapath: Datapath, firewall: Firewall) -> Result<Self> {
+        let mut flat = Self::prepare(tunnels, services, datapath, firewall)?;
+        for index in 0..flat.nodes.len() {
+            flat.plug(index)?;
+            flat.start_program(index)?;
+        }
+        flat.await_tunnels(usize::from(tunnels))?;
+        Ok(flat)
+    }
+
+    /// The connector running, and credentials for an edge that is to be elsewhere.
+    pub fn start_connector(services: u8, datapath: Datapath, firewall: Firewall) -> Result<Self> {
+        let mut flat = Self::prepare(1, services, datapath, firewall)?;
+        flat.plug(0)?;
+        flat.start_program(0)?;
+        flat.await_delivery(1)?;
+        Ok(flat)
+    }
+
+    /// Where an edge is on the common network.
+    pub fn address(edge: u8) -> String {
+        format!("203.0.113.{}", 100 + edge)
+    }
+
+    /// Where a Service is.
+    pub fn cluster_ip(service: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 96, 2, service)
+    }
+
+    fn prepare(edges: u8, services: u8, datapath: Datapath, firewall: Firewall) -> Result<Self> {
         let dir = RunDir::create(false)?;
         let wan = Wan::create()?;
         let mut nodes = vec![Node::create("cloud-1", Role::Connector, &[CONNECTOR_PUBLIC], &dir)?];
-        for number in 1..=tunnels {
-            let address = format!("203.0.113.{}", 100 + number);
-            let mut edge = Node::create(&format!("edge-{number}"), Role::Edge, &[&address], &dir)?;
+        for number in 1..=edges {
+            let mut edge = Node::create(&format!("edge-{number}"), Role::Edge, &[&Self::address(number)], &dir)?;
             edge.public.clone_from(&edge.addresses);
             nodes.push(edge);
         }
         nodes[0].pod_cidrs = vec!["10.244.0.0/24".to_owned()];
-        for node in &nodes {
-            wan.attach(&node.ns, "eth0", &node.name)?;
-            node.ns.ip(&format!(
-                "link set eth0 up
-                 address add {}/24 dev eth0",
-                node.addresses[0]
-            ))?;
-            node.ns.sysctl(&[("net/ipv4/ip_forward", "1")])?;
-        }
         nodes[0].ns.ip("link add pods type bridge
              link set pods up
              address add 10.244.0.1/24 dev pods")?;
         let manifests = Manifests { dir: dir.join("manifests") };
         std::fs::create_dir_all(&manifests.dir)?;
         manifests.write("cluster.yaml", &[manifests::cluster(datapath, firewall)])?;
-        let members: Vec<String> = (1..=tunnels).map(|number| format!("beijing.edge-{number}")).collect();
+        let members: Vec<String> = (1..=edges).map(|number| format!("beijing.edge-{number}")).collect();
         manifests.write("community.yaml", &[manifests::community(&members)])?;
         manifests.write("nodes.yaml", &nodes.iter().map(manifests::node).collect::<Vec<_>>())?;
         manifests.write("services.yaml", &(0..services).flat_map(service).collect::<Vec<_>>())?;
         let output = dir.join("out");
         let [from, to] = [&manifests.dir, &output].map(|path| path.to_string_lossy());
         let arguments = ["run", "--manifests", &from, "--out", &to];
-        let mut operator = Program::start(&nodes[0].ns, &dir, "selvedge-operator", &arguments)?;
-        let mut all = BTreeMap::new();
-        for node in &nodes {
-            let folders = Folders::of(node, &output);
-            wait(&format!("configuration of {}", node.name), STEP, || {
-                operator.check()?;
-                ensure!(folders.config.exists() && folders.credentials.join("tls.crt").exists(), "not written");
-                Ok(())
-            })?;
-            all.insert(node.name.clone(), programs::start(node, &folders)?);
-        }
-        let mut flat = Self { programs: all, nodes, output, _operator: operator, _wan: wan, _dir: dir };
-        flat.await_tunnels(usize::from(tunnels))?;
-        Ok(flat)
+        let operator = Program::start(&nodes[0].ns, &dir, "selvedge-operator", &arguments)?;
+        Ok(Self { programs: BTreeMap::new(), nodes, wan, output, operator, _dir: dir })
+    }
+
+    fn plug(&self, index: usize) -> Result<()> {
+        let node = &self.nodes[index];
+        self.wan.attach(&node.ns, "eth0", &node.name)?;
+        up(node)
+    }
+
+    fn await_delivery(&mut self, index: usize) -> Result<Folders> {
+        let node = &self.nodes[index];
+        let folders = Folders::of(node, &self.output);
+        wait(&format!("configuration of {}", node.name), STEP, || {
+            self.operator.check()?;
+            ensure!(folders.config.exists() && folders.credentials.join("tls.crt").exists(), "not written");
+            Ok(())
+        })?;
+        Ok(folders)
+    }
+
+    fn start_program(&mut self, index: usize) -> Result<()> {
+        let folders = self.await_delivery(index)?;
+        let node = &self.nodes[index];
+        self.programs.insert(node.name.clone(), programs::start(node, &folders)?);
+        Ok(())
     }
 
     /// A node by name.
@@ -123,13 +157,23 @@ impl Flat {
     }
 }
 
+/// Gives a node's Ethernet device its address.
+pub fn up(node: &Node) -> Result<()> {
+    let address = node.addresses.first().context("a node without address")?;
+    node.ns.ip(&format!(
+        "link set eth0 up
+         address add {address}/24 dev eth0"
+    ))?;
+    node.ns.sysctl(&[("net/ipv4/ip_forward", "1")])
+}
+
 fn service(number: u8) -> [Value; 2] {
-    let name = format!("service-{number}");
+    let (name, ip) = (format!("service-{number}"), Flat::cluster_ip(number));
     [
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
             "spec": {
-                "type": "ClusterIP", "clusterIP": format!("10.96.2.{number}"), "clusterIPs": [format!("10.96.2.{number}")],
+                "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip],
                 "ipFamilies": ["IPv4"], "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
             },
         }),
@@ -137,7 +181,7 @@ fn service(number: u8) -> [Value; 2] {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
             "addressType": "IPv4",
-            "endpoints": ENDPOINTS.map(|a| json!({"addresses": [a], "nodeName": "cloud-1", "conditions": {"ready": true}})),
+            "endpoints": [{"addresses": [Ipv4Addr::from(CLOUD_POD)], "nodeName": "cloud-1", "conditions": {"ready": true}}],
             "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
         }),
     ]

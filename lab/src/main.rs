@@ -4,6 +4,7 @@
 //! Needs root. It never touches the network of the machine itself.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod arch;
 mod baseline;
 mod bench;
 mod capture;
@@ -22,6 +23,7 @@ mod memory;
 mod netns;
 mod node;
 mod pace;
+mod pair;
 mod pod;
 mod probe;
 mod process;
@@ -91,6 +93,13 @@ enum Verb {
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
+    /// The same programs on every architecture that gateways have, each in a kernel of its own under QEMU.
+    Arch(arch::Options),
+    /// An edge of another architecture under QEMU and a connector of this machine, on one wire.
+    Pair(pair::Options),
+    /// The edge's end of `pair`, in the guest.
+    #[command(hide = true)]
+    FarEdge,
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
     /// Memory of an idle edge with many tunnels and Services.
@@ -128,6 +137,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Test => suite::run(),
         Verb::Guest { options, arguments } => guest::run(&options, &arguments),
         Verb::Interop => interop::run(),
+        Verb::Arch(options) => arch::run(&options),
+        Verb::Pair(options) => pair::run(&options),
+        Verb::FarEdge => pair::far_edge(),
         Verb::Memory(options) => memory::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Bench(options) => bench::run(&options),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
+use crate::guest;
 use crate::netns::kill;
 
 /// Lines shown of a job that breaks off.
@@ -18,49 +19,64 @@ const LAST: usize = 12;
 /// Process ids of the jobs that run.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-struct Job {
-    what: &'static str,
-    arguments: &'static str,
+/// A command of this program.
+#[derive(Debug)]
+pub struct Job {
+    /// What it is called in the summary.
+    pub what: String,
+    /// Its arguments, none of which has a space in it.
+    pub arguments: String,
 }
 
-const HERE: [Job; 3] = [
-    Job { what: "matrix: user space, nftables", arguments: "matrix --datapath user --firewall nftables" },
-    Job { what: "scenarios: user space, nftables", arguments: "scenario all --datapath user --firewall nftables" },
-    Job { what: "matrix: user space, iptables", arguments: "matrix --datapath user --firewall iptables" },
+const HERE: [(&str, &str); 3] = [
+    ("matrix: user space, nftables", "matrix --datapath user --firewall nftables"),
+    ("scenarios: user space, nftables", "scenario all --datapath user --firewall nftables"),
+    ("matrix: user space, iptables", "matrix --datapath user --firewall iptables"),
 ];
 
-const GUEST: [Job; 2] = [
-    Job { what: "matrix: kernel, iptables", arguments: "guest -- matrix --datapath kernel --firewall iptables" },
-    Job {
-        what: "scenarios: kernel, iptables",
-        arguments: "guest -- scenario all --datapath kernel --firewall iptables",
-    },
+const GUEST: [(&str, &str); 2] = [
+    ("matrix: kernel, iptables", "guest -- matrix --datapath kernel --firewall iptables"),
+    ("scenarios: kernel, iptables", "guest -- scenario all --datapath kernel --firewall iptables"),
 ];
 
 #[derive(Debug)]
 struct Outcome {
-    what: &'static str,
+    what: String,
     took: Duration,
     passed: usize,
     failed: usize,
+    /// Processor time of a guest, in seconds.
+    cpu: Option<u32>,
 }
 
-/// Runs all jobs, each as a program of its own, prints the failed rows as they come and a summary; the exit code.
+/// The whole test.
 pub fn run() -> Result<ExitCode> {
+    let lane = |jobs: &[(&str, &str)]| {
+        let job =
+            |(what, arguments): &(&str, &str)| Job { what: (*what).to_owned(), arguments: (*arguments).to_owned() };
+        jobs.iter().map(job).collect()
+    };
+    run_lanes(vec![lane(&HERE), lane(&GUEST)])
+}
+
+/// Runs jobs, each as a program of its own, one lane beside the other; prints the failed rows as they come and a
+/// summary; the exit code.
+pub fn run_lanes(lanes: Vec<Vec<Job>>) -> Result<ExitCode> {
     let start = Instant::now();
     let outcomes = Mutex::new(Vec::new());
-    let lane = |jobs: &[Job]| -> Result<()> {
+    let run = |jobs: Vec<Job>| -> Result<()> {
         for job in jobs {
-            let outcome = job.run().with_context(|| job.what)?;
+            let outcome = job.run().with_context(|| job.what.clone())?;
             println!("{outcome}");
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         }
         Ok(())
     };
     std::thread::scope(|scope| {
-        let guest = scope.spawn(|| lane(&GUEST));
-        let here = lane(&HERE);
-        guest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(here)
+        let threads: Vec<_> = lanes.into_iter().map(|jobs| scope.spawn(|| run(jobs))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (passed, failed) = outcomes.iter().fold((0, 0), |sum, o| (sum.0 + o.passed, sum.1 + o.failed));
@@ -79,14 +95,15 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, took, passed, failed } = self;
-        write!(f, "{what:<34} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())
+        let Self { what, took, passed, failed, cpu } = self;
+        write!(f, "{what:<38} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())?;
+        cpu.map_or(Ok(()), |cpu| write!(f, ", {cpu} s of processor time"))
     }
 }
 
 impl Job {
     fn run(&self) -> Result<Outcome> {
-        println!("{:<34} started", self.what);
+        println!("{:<38} started", self.what);
         let start = Instant::now();
         let mut child = Command::new(std::env::current_exe()?)
             .args(self.arguments.split_whitespace())
@@ -111,7 +128,7 @@ impl Job {
             seen.last.iter().for_each(|line| println!("  {}: {line}", self.what));
             failed = 1;
         }
-        Ok(Outcome { what: self.what, took: start.elapsed(), passed, failed })
+        Ok(Outcome { what: self.what.clone(), took: start.elapsed(), passed, failed, cpu: seen.cpu })
     }
 }
 
@@ -119,6 +136,7 @@ impl Job {
 #[derive(Default)]
 struct Seen {
     count: Option<(usize, usize)>,
+    cpu: Option<u32>,
     failure: bool,
     last: VecDeque<String>,
 }
@@ -131,6 +149,7 @@ impl Seen {
             self.last.pop_front();
         }
         self.count = count(line).or(self.count);
+        self.cpu = guest::cpu_seconds(line).or(self.cpu);
         self.failure = if line.contains("  FAIL") {
             true
         } else {

@@ -55,7 +55,12 @@ impl<W: Write> Archive<W> {
 
     /// Folders, files and links below a folder.
     pub fn tree(&mut self, top: &Path) -> Result<()> {
-        self.below(top, top)
+        self.tree_at(top, "")
+    }
+
+    /// As [`Archive::tree`], within a folder of the archive.
+    pub fn tree_at(&mut self, top: &Path, name: &str) -> Result<()> {
+        self.below(top, Path::new(name))
     }
 
     /// Ends the archive.
@@ -64,21 +69,22 @@ impl<W: Write> Archive<W> {
         self.out.flush()
     }
 
-    fn below(&mut self, top: &Path, folder: &Path) -> Result<()> {
+    fn below(&mut self, folder: &Path, within: &Path) -> Result<()> {
         let mut paths = Vec::new();
         for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
             paths.push(entry?.path());
         }
         paths.sort();
         for path in paths {
-            let name = path.strip_prefix(top)?.as_os_str().as_bytes();
+            let place = within.join(path.file_name().unwrap_or_default());
+            let name = place.as_os_str().as_bytes();
             let meta = path.symlink_metadata()?;
             let permissions = meta.permissions().mode() & 0o7777;
             if meta.is_symlink() {
                 self.entry(name, LINK | 0o777, (0, 0), fs::read_link(&path)?.as_os_str().as_bytes())?;
             } else if meta.is_dir() {
                 self.entry(name, FOLDER | permissions, (0, 0), &[])?;
-                self.below(top, &path)?;
+                self.below(&path, &place)?;
             } else if meta.is_file() {
                 self.entry(name, FILE | permissions, (0, 0), &fs::read(&path)?)?;
             }

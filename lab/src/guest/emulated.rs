@@ -10,11 +10,13 @@ use clap::ValueEnum;
 
 use super::arch::Arch;
 use super::cpio::Archive;
-use super::{Options, task};
+use super::{Options, Wire, task};
 
 /// Where `guest-files` leaves what it brings, and `cross/build` what it builds.
 const FILES: &str = "target/arch";
 const PROGRAMS: &str = "target/cross";
+/// The guest's end of a cable, here.
+const TAP: &str = "guest";
 const OURS: [&str; 4] = ["selvedge-lab", "selvedge-agent", "selvedge-connector", "selvedge-operator"];
 const IPTABLES: [&str; 6] =
     ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
@@ -29,14 +31,23 @@ pub enum Flavour {
 }
 
 /// What boots it and runs `selvedge-lab` with the arguments.
-pub fn command(arch: Arch, dir: &Path, options: &Options, arguments: &[String]) -> Result<Command> {
+pub fn command(
+    arch: Arch,
+    dir: &Path,
+    options: &Options,
+    arguments: &[String],
+    wire: Option<&Wire<'_>>,
+) -> Result<Command> {
     let files = folder("SELVEDGE_ARCH_DIR", FILES).join(arch.to_string());
     let kernel = files.join("boot/kernel");
     ensure!(kernel.exists(), "{} is not there: lab/tools/guest-files {arch}", kernel.display());
     let root = dir.join("root.cpio");
-    write_root(&root, arch, &files.join("root"), options.iptables, arguments)?;
+    write_root(&root, arch, &files.join("root"), options.iptables, arguments, wire)?;
     let machine = arch.machine();
-    let mut command = Command::new(machine.qemu);
+    let mut command = match wire {
+        None => Command::new(machine.qemu),
+        Some(wire) => wire.wan.ns.command(machine.qemu),
+    };
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-accel", "tcg"])
         .args(machine.arguments)
@@ -46,10 +57,23 @@ pub fn command(arch: Arch, dir: &Path, options: &Options, arguments: &[String]) 
         .arg("-initrd")
         .arg(root)
         .args(["-append", &format!("console={} quiet panic=-1 mitigations=off", machine.console)]);
+    if let Some(wire) = wire {
+        wire.wan.attach_tap(TAP)?;
+        command
+            .args(["-netdev", &format!("tap,id=wan,ifname={TAP},script=no,downscript=no")])
+            .args(["-device", "virtio-net-pci,netdev=wan,romfile="]);
+    }
     Ok(command)
 }
 
-fn write_root(path: &Path, arch: Arch, tools: &Path, iptables: Flavour, arguments: &[String]) -> Result<()> {
+fn write_root(
+    path: &Path,
+    arch: Arch,
+    tools: &Path,
+    iptables: Flavour,
+    arguments: &[String],
+    wire: Option<&Wire<'_>>,
+) -> Result<()> {
     let mut archive = Archive::create(path)?;
     archive.tree(tools)?;
     for name in ["dev", "proc", "sys", "run", "tmp", "root", "usr/local", "usr/local/sbin", "usr/local/bin"] {
@@ -69,6 +93,10 @@ fn write_root(path: &Path, arch: Arch, tools: &Path, iptables: Flavour, argument
             .with_context(|| format!("{}: cross/build {} -p {name}", path.display(), arch.target()))?;
         archive.file(&format!("usr/local/bin/{name}"), 0o755, &program)?;
     }
+    if let Some(Wire { delivery, folder, .. }) = wire {
+        archive.folder(folder)?;
+        archive.tree_at(delivery, folder)?;
+    }
     archive.file("init", 0o755, script(arch, arguments)?.as_bytes())?;
     Ok(archive.finish()?)
 }
@@ -77,7 +105,8 @@ fn folder(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
 
-/// Process 1 of the guest. br_netfilter and tun are the two modules that nothing asks for; not every board has a clock.
+/// Process 1 of the guest. The modules are those that nothing asks for; not every board has a clock.
+/// busybox finds its other applets through /proc.
 fn script(arch: Arch, arguments: &[String]) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let slower = ["--slower".to_owned(), arch.machine().slower.to_string()];
@@ -85,13 +114,13 @@ fn script(arch: Arch, arguments: &[String]) -> Result<String> {
     Ok(format!(
         "#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/lab
-mount -t proc proc /proc
+/bin/busybox mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o mode=0755 run /run
 mkdir -p /run/lab
 date -s @{now} >/dev/null
-modprobe -a tun br_netfilter
+modprobe -a tun br_netfilter virtio_pci virtio_net
 {}",
         task("/usr/local/bin/selvedge-lab", &arguments)
     ))

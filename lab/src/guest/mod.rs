@@ -8,6 +8,7 @@ mod uml;
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -21,10 +22,13 @@ pub use arch::Arch;
 pub use emulated::Flavour;
 
 use crate::process;
+use crate::router::Wan;
 use crate::topology::RunDir;
 
 const BEGIN: &str = "@@selvedge-guest begin";
 const END: &str = "@@selvedge-guest end ";
+
+const CPU: &str = " s of processor time";
 
 /// The process group of the running guest: it consists of several processes.
 static GROUP: AtomicI32 = AtomicI32::new(0);
@@ -46,13 +50,28 @@ pub struct Options {
     pub iptables: Flavour,
 }
 
+/// A cable between an emulated guest and a laboratory of this machine, and files that the guest gets.
+pub struct Wire<'a> {
+    /// Where the guest's eth0 is plugged in.
+    pub wan: &'a Wan,
+    /// A folder here.
+    pub delivery: PathBuf,
+    /// Its place in the guest, without the first slash.
+    pub folder: &'static str,
+}
+
 /// Boots, runs `selvedge-lab <arguments>`, streams what it prints and gives back its exit code.
 pub fn run(options: &Options, arguments: &[String]) -> Result<ExitCode> {
+    run_on(options, arguments, None)
+}
+
+/// As [`run`]; an emulated guest may be wired to this machine.
+pub fn run_on(options: &Options, arguments: &[String], wire: Option<&Wire<'_>>) -> Result<ExitCode> {
     let dir = RunDir::create(false)?;
     let start = Instant::now();
     let mut command = match options.arch {
         None => uml::command(&dir, options, arguments)?,
-        Some(arch) => emulated::command(arch, &dir, options, arguments)?,
+        Some(arch) => emulated::command(arch, &dir, options, arguments, wire)?,
     };
     let mut child = command
         .stdin(Stdio::null())
@@ -65,7 +84,7 @@ pub fn run(options: &Options, arguments: &[String]) -> Result<ExitCode> {
     let outcome = stream(&mut child, start + Duration::from_secs(options.timeout));
     if let Some(arch) = options.arch {
         let cpu = process::cpu_seconds(&[child.id()]).unwrap_or_default();
-        println!("{arch}: {:.0} s, {cpu:.0} s of processor time", start.elapsed().as_secs_f64());
+        println!("{arch}: {:.0} s, {cpu:.0}{CPU}", start.elapsed().as_secs_f64());
     }
     stop();
     child.wait()?;
@@ -77,6 +96,11 @@ pub fn stop() {
     if let Some(group) = Pid::from_raw(GROUP.swap(0, Ordering::SeqCst)) {
         let _ = kill_process_group(group, Signal::KILL);
     }
+}
+
+/// Reads the line with which an emulated guest says how much it took.
+pub fn cpu_seconds(line: &str) -> Option<u32> {
+    line.strip_suffix(CPU)?.rsplit_once(", ")?.1.parse().ok()
 }
 
 /// Prints what the task prints, without the kernel's own lines before and after.
