@@ -34,7 +34,8 @@ pub struct Flat {
     /// What the operator writes, a folder for each node.
     pub output: PathBuf,
     operator: Program,
-    _dir: RunDir,
+    /// Everything on disk; gone last.
+    pub dir: RunDir,
 }
 
 impl Flat {
@@ -50,8 +51,8 @@ impl Flat {
     }
 
     /// The connector running, and credentials for an edge that is to be elsewhere.
-    pub fn start_connector(services: u8, datapath: Datapath, firewall: Firewall) -> Result<Self> {
-        let mut flat = Self::prepare(1, services, datapath, firewall)?;
+    pub fn start_connector(services: u8) -> Result<Self> {
+        let mut flat = Self::prepare(1, services, Datapath::Auto, Firewall::Auto)?;
         flat.plug(0)?;
         flat.start_program(0)?;
         flat.await_delivery(1)?;
@@ -92,7 +93,7 @@ impl Flat {
         let [from, to] = [&manifests.dir, &output].map(|path| path.to_string_lossy());
         let arguments = ["run", "--manifests", &from, "--out", &to];
         let operator = Program::start(&nodes[0].ns, &dir, "selvedge-operator", &arguments)?;
-        Ok(Self { programs: BTreeMap::new(), nodes, wan, output, operator, _dir: dir })
+        Ok(Self { programs: BTreeMap::new(), nodes, wan, output, operator, dir })
     }
 
     fn plug(&self, index: usize) -> Result<()> {

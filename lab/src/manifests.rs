@@ -132,7 +132,8 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))
 }
 
-fn word(value: &impl ValueEnum) -> Option<String> {
+/// As a configuration has it.
+pub fn word(value: &impl ValueEnum) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 

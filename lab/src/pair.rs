@@ -11,7 +11,7 @@ use clap::Args;
 use crate::cni::Network;
 use crate::flat::{self, CLOUD_POD, EDGE, Flat, STEP};
 use crate::guest::{self, Wire};
-use crate::manifests::{Datapath, Firewall};
+use crate::manifests::{self, Datapath, Firewall, replace};
 use crate::node::{Node, Role};
 use crate::probe::{self, DEADLINE};
 use crate::programs::{self, Folders, wait};
@@ -29,10 +29,10 @@ const EDGE_POD: Ipv4Addr = Ipv4Addr::new(10, 234, 0, 2);
 pub struct Options {
     #[command(flatten)]
     guest: guest::Options,
-    /// How ESP is done, at both ends.
+    /// How ESP is done in the guest; this machine does what it can.
     #[arg(long, value_enum, default_value = "auto")]
     datapath: Datapath,
-    /// What the firewall rules are written for, at both ends.
+    /// What the firewall rules of the guest are written for.
     #[arg(long, value_enum, default_value = "auto")]
     firewall: Firewall,
 }
@@ -42,12 +42,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::new();
     let arch = options.guest.arch.context("which architecture? --arch")?;
     report.title(&format!("An edge on {arch} and a connector on this machine"));
-    let flat = Flat::start_connector(1, options.datapath, options.firewall)?;
+    let flat = Flat::start_connector(1)?;
     let connector = flat.node("cloud-1")?;
     let server = Server::start(&connector.ns, "cloud", "cloud-1", &[CLOUD_POD.into()])?;
-    let wire = Wire { wan: &flat.wan, delivery: flat.output.join(EDGE), folder: DELIVERED };
+    let delivery = flat.output.join(EDGE);
+    set(&delivery.join("config.json"), options)?;
+    let wire = Wire { wan: &flat.wan, delivery, folder: DELIVERED };
     let code = std::thread::scope(|scope| {
-        let guest = scope.spawn(|| guest::run_on(&options.guest, &["far-edge".to_owned()], Some(&wire)));
+        let guest = scope.spawn(|| guest::run_in(&flat.dir, &options.guest, &["far-edge".to_owned()], Some(&wire)));
         report.check("p5", "connector -> pod of the edge, by TCP", || {
             let to = SocketAddr::new(EDGE_POD.into(), PORT);
             let answer = wait("the edge's pod answers", STEP * 3, || {
@@ -69,6 +71,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Ok(status.tunnels().filter_map(|peer| peer.cipher.clone()).collect::<Vec<_>>().join(", "))
     });
     Ok(report.finish())
+}
+
+/// Writes into the edge's configuration what the options say.
+fn set(config: &Path, options: &Options) -> Result<()> {
+    let mut value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(config)?)?;
+    value["datapath"] = manifests::word(&options.datapath).into();
+    value["firewall"] = manifests::word(&options.firewall).into();
+    replace(config, &serde_json::to_string(&value)?)
 }
 
 /// The edge's end, in the guest: the guest's Ethernet device is the node's.

@@ -28,9 +28,6 @@ pub struct Machine {
     pub console: &'static str,
     /// Memory if nothing else is asked for.
     pub memory: &'static str,
-    /// What time limits are multiplied by in it: the emulated processor and the machine it is emulated on are not what
-    /// the limits are meant for.
-    pub slower: u32,
 }
 
 impl Arch {
@@ -52,24 +49,21 @@ impl Arch {
         match self {
             Self::X86_64 => Machine {
                 qemu: "qemu-system-x86_64",
-                arguments: &["-M", "q35", "-cpu", "max", "-smp", "2"],
+                arguments: &["-M", "q35", "-cpu", "max"],
                 console: "ttyS0",
                 memory: "1024M",
-                slower: 4,
             },
             Self::Aarch64 => Machine {
                 qemu: "qemu-system-aarch64",
-                arguments: &["-M", "virt", "-cpu", "cortex-a53", "-smp", "2"],
+                arguments: &["-M", "virt", "-cpu", "cortex-a53"],
                 console: "ttyAMA0",
                 memory: "768M",
-                slower: 4,
             },
             Self::Armv7 => Machine {
                 qemu: "qemu-system-arm",
-                arguments: &["-M", "virt", "-cpu", "cortex-a15", "-smp", "2"],
+                arguments: &["-M", "virt", "-cpu", "cortex-a15"],
                 console: "ttyAMA0",
                 memory: "768M",
-                slower: 4,
             },
             Self::Mipsel => Machine {
                 qemu: "qemu-system-mipsel",
@@ -77,7 +71,6 @@ impl Arch {
                 arguments: &["-M", "malta", "-cpu", "24Kf"],
                 console: "ttyS0",
                 memory: "512M",
-                slower: 4,
             },
         }
     }

@@ -42,7 +42,7 @@ pub fn command(
     let kernel = files.join("boot/kernel");
     ensure!(kernel.exists(), "{} is not there: lab/tools/guest-files {arch}", kernel.display());
     let root = dir.join("root.cpio");
-    write_root(&root, arch, &files.join("root"), options.iptables, arguments, wire)?;
+    write_root(&root, arch, &files.join("root"), options, arguments, wire)?;
     let machine = arch.machine();
     let mut command = match wire {
         None => Command::new(machine.qemu),
@@ -56,7 +56,7 @@ pub fn command(
         .arg(kernel)
         .arg("-initrd")
         .arg(root)
-        .args(["-append", &format!("console={} quiet panic=-1 mitigations=off", machine.console)]);
+        .args(["-append", &format!("console={} quiet panic=-1 mitigations=off rootfstype=ramfs", machine.console)]);
     if let Some(wire) = wire {
         wire.wan.attach_tap(TAP)?;
         command
@@ -70,7 +70,7 @@ fn write_root(
     path: &Path,
     arch: Arch,
     tools: &Path,
-    iptables: Flavour,
+    options: &Options,
     arguments: &[String],
     wire: Option<&Wire<'_>>,
 ) -> Result<()> {
@@ -80,9 +80,11 @@ fn write_root(
         archive.folder(name)?;
     }
     archive.device("dev/console", (5, 1))?;
-    archive.link("bin/sh", "busybox")?;
+    for applet in ["sh", "date"] {
+        archive.link(&format!("bin/{applet}"), "busybox")?;
+    }
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    let multi = if iptables == Flavour::Nft { "xtables-nft-multi" } else { "xtables-legacy-multi" };
+    let multi = if options.iptables == Flavour::Nft { "xtables-nft-multi" } else { "xtables-legacy-multi" };
     for name in IPTABLES {
         archive.link(&format!("usr/local/sbin/{name}"), &format!("/usr/sbin/{multi}"))?;
     }
@@ -97,7 +99,7 @@ fn write_root(
         archive.folder(folder)?;
         archive.tree_at(delivery, folder)?;
     }
-    archive.file("init", 0o755, script(arch, arguments)?.as_bytes())?;
+    archive.file("init", 0o755, script(options, arguments)?.as_bytes())?;
     Ok(archive.finish()?)
 }
 
@@ -107,9 +109,9 @@ fn folder(variable: &str, default: &str) -> PathBuf {
 
 /// Process 1 of the guest. The modules are those that nothing asks for; not every board has a clock.
 /// busybox finds its other applets through /proc.
-fn script(arch: Arch, arguments: &[String]) -> Result<String> {
+fn script(options: &Options, arguments: &[String]) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let slower = ["--slower".to_owned(), arch.machine().slower.to_string()];
+    let slower = ["--slower".to_owned(), options.slower.to_string()];
     let arguments: Vec<String> = slower.into_iter().chain(arguments.iter().cloned()).collect();
     Ok(format!(
         "#!/bin/sh
@@ -122,6 +124,6 @@ mkdir -p /run/lab
 date -s @{now} >/dev/null
 modprobe -a tun br_netfilter virtio_pci virtio_net
 {}",
-        task("/usr/local/bin/selvedge-lab", &arguments)
+        task("/usr/local/bin/selvedge-lab", &arguments, &["RUST_LOG"])
     ))
 }

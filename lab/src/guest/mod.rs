@@ -8,7 +8,7 @@ mod uml;
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -35,6 +35,7 @@ static GROUP: AtomicI32 = AtomicI32::new(0);
 
 /// Which guest, and how much of it.
 #[derive(Clone, Debug, Args)]
+#[group(id = "guest")]
 pub struct Options {
     /// Architecture to emulate; without one, user-mode Linux.
     #[arg(long, value_enum)]
@@ -48,6 +49,9 @@ pub struct Options {
     /// What `iptables` is in an emulated guest.
     #[arg(long, value_enum, default_value = "nft")]
     pub iptables: Flavour,
+    /// What time limits are multiplied by in an emulated guest: they are meant for real processors. Results show it.
+    #[arg(long, default_value_t = 4)]
+    pub slower: u32,
 }
 
 /// A cable between an emulated guest and a laboratory of this machine, and files that the guest gets.
@@ -62,16 +66,15 @@ pub struct Wire<'a> {
 
 /// Boots, runs `selvedge-lab <arguments>`, streams what it prints and gives back its exit code.
 pub fn run(options: &Options, arguments: &[String]) -> Result<ExitCode> {
-    run_on(options, arguments, None)
+    run_in(&*RunDir::create(false)?, options, arguments, None)
 }
 
-/// As [`run`]; an emulated guest may be wired to this machine.
-pub fn run_on(options: &Options, arguments: &[String], wire: Option<&Wire<'_>>) -> Result<ExitCode> {
-    let dir = RunDir::create(false)?;
+/// As [`run`] with its files in a folder; an emulated guest may be wired to this machine.
+pub fn run_in(dir: &Path, options: &Options, arguments: &[String], wire: Option<&Wire<'_>>) -> Result<ExitCode> {
     let start = Instant::now();
     let mut command = match options.arch {
-        None => uml::command(&dir, options, arguments)?,
-        Some(arch) => emulated::command(arch, &dir, options, arguments, wire)?,
+        None => uml::command(dir, options, arguments)?,
+        Some(arch) => emulated::command(arch, dir, options, arguments, wire)?,
     };
     let mut child = command
         .stdin(Stdio::null())
@@ -135,12 +138,13 @@ fn stream(child: &mut Child, deadline: Instant) -> Result<u8> {
     }
 }
 
-/// The part of process 1 that runs the task, between the marks that [`stream`] looks for.
-fn task(program: &str, arguments: &[String]) -> String {
+/// The part of process 1 that runs the task, between the marks that [`stream`] looks for, with these variables of the
+/// environment.
+fn task(program: &str, arguments: &[String], passed: &[&str]) -> String {
     let command: Vec<String> =
         std::iter::once(program).chain(arguments.iter().map(String::as_str)).map(quoted).collect();
     let mut environment = String::new();
-    for key in ["RUST_LOG", "SELVEDGE_BIN_DIR"] {
+    for key in passed {
         if let Ok(value) = std::env::var(key) {
             environment += &format!("export {key}={}\n", quoted(&value));
         }

@@ -40,6 +40,6 @@ chmod 0755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
 /run/modprobe -a tun br_netfilter
 {}",
-        task(&program.display().to_string(), arguments)
+        task(&program.display().to_string(), arguments, &["RUST_LOG", "SELVEDGE_BIN_DIR"])
     ))
 }
