@@ -66,7 +66,7 @@ pub struct Wire<'a> {
 
 /// Boots, runs `selvedge-lab <arguments>`, streams what it prints and gives back its exit code.
 pub fn run(options: &Options, arguments: &[String]) -> Result<ExitCode> {
-    run_in(&*RunDir::create(false)?, options, arguments, None)
+    run_in(&RunDir::create(false)?, options, arguments, None)
 }
 
 /// As [`run`] with its files in a folder; an emulated guest may be wired to this machine.
