@@ -104,7 +104,7 @@ impl Manifests {
 
     /// Writes who is joined with whom.
     pub fn write_community(&self, members: &[&str]) -> Result<()> {
-        self.write("community.yaml", &[community(members)])
+        self.write("community.yaml", &[community("workshop", members)])
     }
 
     /// Writes the endpoints, as they are now.
@@ -153,9 +153,9 @@ pub fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
 }
 
 /// Edges that are joined with one another.
-pub fn community(members: &[impl serde::Serialize]) -> Value {
+pub fn community(name: &str, members: &[impl serde::Serialize]) -> Value {
     json!({
-        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": "workshop"},
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": name},
         "spec": {"members": members},
     })
 }
