@@ -78,7 +78,10 @@ pub fn run_lanes(lanes: Vec<Vec<Job>>) -> Result<ExitCode> {
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by(|a, b| a.what.cmp(&b.what));
+    println!();
+    outcomes.iter().for_each(|outcome| println!("{outcome}"));
     let (passed, failed) = outcomes.iter().fold((0, 0), |sum, o| (sum.0 + o.passed, sum.1 + o.failed));
     println!("\n{:.0} s altogether\n{passed} passed, {failed} failed", start.elapsed().as_secs_f64());
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
