@@ -3,11 +3,13 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test bench build check unit lab-test interop units fuzz cross size cross-smoke dist test-packages setup setup-test
+.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop units fuzz cross size cross-smoke \
+    dist test-packages setup setup-test setup-arch
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
 	@echo 'make test      set up and run everything that proves it works'
+	@echo 'make test-arch  the same programs on armv7, aarch64, mipsel and x86_64 kernels under QEMU; takes hours'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
@@ -46,6 +48,18 @@ units: build
 	deploy/systemd/test
 	deploy/systemd/boot-test $(BIN)
 
+# What one architecture is tested with: test-arch-quick only with mipsel, and only whether both datapaths survive a kill.
+ARCHES := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unknown-linux-musl x86_64-unknown-linux-musl
+IN_GUESTS := -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
+
+test-arch: setup-arch build
+	for target in $(ARCHES); do cross/build $$target $(IN_GUESTS) || exit 1; done
+	$(BIN)/selvedge-lab arch
+
+test-arch-quick: setup-arch build
+	cross/build mipsel-unknown-linux-musl $(IN_GUESTS)
+	$(BIN)/selvedge-lab arch --arch mipsel --quick
+
 bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
 	lab/tools/bench-peers
@@ -80,3 +94,6 @@ setup:
 
 setup-test:
 	@lab/tools/setup test
+
+setup-arch:
+	@lab/tools/setup arch

@@ -36,7 +36,7 @@ impl Capture {
     pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
         let mut command = ns.command("tcpdump");
         // Immediately, so that nothing waits in a buffer; and only so much of each packet that many fit into the ring.
-        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", "65536", "-Z", "root"]);
+        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", "16384", "-Z", "root"]);
         command.args(["-i", device, "-w", "-"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);
@@ -61,7 +61,7 @@ impl Capture {
     /// Ends it; what it saw until now.
     pub fn stop(mut self) -> Result<Verdict> {
         self.device.send_to(END, self.all_nodes).context("send the last packet")?;
-        let seen = self.ended.recv_timeout(Duration::from_secs(10));
+        let seen = self.ended.recv_timeout(crate::pace::limit(Duration::from_secs(10)));
         kill(self.child.id(), Signal::INT);
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;

@@ -4,6 +4,7 @@
 //! Needs root. It never touches the network of the machine itself.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod arch;
 mod baseline;
 mod bench;
 mod capture;
@@ -12,22 +13,28 @@ mod demo;
 mod exec;
 mod extra;
 mod fabric;
+mod flat;
 mod guest;
 mod idle;
 mod interop;
 mod iptables;
 mod manifests;
 mod matrix;
+mod memory;
 mod netns;
 mod node;
 mod odd;
+mod pace;
+mod pair;
 mod pod;
 mod probe;
+mod process;
 mod programs;
 mod router;
 mod scenario;
 mod server;
 mod snapshot;
+mod soak;
 mod suite;
 mod table;
 mod topology;
@@ -46,6 +53,9 @@ use crate::table::Report;
 #[derive(Debug, Parser)]
 #[command(version, about = "The network-namespace laboratory of Selvedge")]
 struct Arguments {
+    /// Multiply every time limit, for machines that are emulated; results show it.
+    #[arg(long, default_value_t = 1)]
+    slower: u32,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -74,9 +84,11 @@ enum Verb {
     },
     /// Matrix and scenarios in all datapaths and firewalls, with one summary.
     Test,
-    /// Run another command of this program inside a real kernel that has ESP (user-mode Linux).
+    /// Run another command of this program inside a real kernel that has ESP: user-mode Linux, or of another
+    /// architecture under QEMU.
     ///
-    /// Example: selvedge-lab guest -- matrix --datapath kernel
+    /// Examples: selvedge-lab guest -- matrix --datapath kernel;
+    /// selvedge-lab guest --arch mipsel -- scenario all
     Guest {
         #[command(flatten)]
         options: guest::Options,
@@ -101,8 +113,19 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: Option<usize>,
     },
+    /// The same programs on every architecture that gateways have, each in a kernel of its own under QEMU.
+    Arch(arch::Options),
+    /// An edge of another architecture under QEMU and a connector of this machine, on one wire.
+    Pair(pair::Options),
+    /// The edge's end of `pair`, in the guest.
+    #[command(hide = true)]
+    FarEdge,
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
+    /// Memory of an idle edge with many tunnels and Services.
+    Memory(memory::Options),
+    /// Traffic and changes of the configuration for an hour, memory before and after.
+    Soak(soak::Options),
     /// Throughput, latency, CPU and memory beside other user-space tunnels.
     Bench(bench::Options),
     /// Remove what killed runs left behind.
@@ -111,6 +134,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    pace::set(arguments.slower);
     match clean_up_on_signals().and_then(|()| run(arguments.verb)) {
         Ok(code) => code,
         Err(error) => {
@@ -131,11 +155,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Matrix { options, rows } => demo::matrix(&options, rows.as_deref()),
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
-        Verb::Guest { options, arguments } => guest::run(&arguments, &options),
+        Verb::Guest { options, arguments } => guest::run(&options, &arguments),
         Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
         Verb::OddKernels { inside: None } => odd::run(),
         Verb::OddKernels { inside: Some(boot) } => odd::run_inside(boot),
         Verb::Interop => interop::run(),
+        Verb::Arch(options) => arch::run(&options),
+        Verb::Pair(options) => pair::run(&options),
+        Verb::FarEdge => pair::far_edge(),
+        Verb::Memory(options) => memory::run(&options),
+        Verb::Soak(options) => soak::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {
             for name in netns::remove_leftovers() {
@@ -160,4 +189,14 @@ fn clean_up_on_signals() -> Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Arguments::command().debug_assert();
+    }
 }

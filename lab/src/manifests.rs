@@ -85,7 +85,8 @@ pub struct Manifests {
     /// Its path.
     pub dir: PathBuf,
     /// The edges are marked so.
-    metered: bool,
+    /// The edges pay for every byte.
+    pub metered: bool,
 }
 
 impl Manifests {
@@ -107,7 +108,7 @@ impl Manifests {
 
     /// Writes who is joined with whom.
     pub fn write_community(&self, members: &[&str]) -> Result<()> {
-        self.write("community.yaml", &[community(members)])
+        self.write("community.yaml", &[community("workshop", members)])
     }
 
     /// Writes the endpoints, as they are now.
@@ -135,11 +136,13 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))
 }
 
-fn word(value: &impl ValueEnum) -> Option<String> {
+/// As a configuration has it.
+pub fn word(value: &impl ValueEnum) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
+/// The cluster that every laboratory is.
+pub fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
     json!({
         "apiVersion": "selvedge.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "beijing"},
         "spec": {
@@ -153,14 +156,16 @@ fn cluster(datapath: Datapath, firewall: Firewall) -> Value {
     })
 }
 
-fn community(members: &[&str]) -> Value {
+/// Edges that are joined with one another.
+pub fn community(name: &str, members: &[impl serde::Serialize]) -> Value {
     json!({
-        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": "workshop"},
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Community", "metadata": {"name": name},
         "spec": {"members": members},
     })
 }
 
-fn node(node: &Node, metered: bool) -> Value {
+/// A node, as its kubelet and the controller manager describe it.
+pub fn node(node: &Node, metered: bool) -> Value {
     let mut labels = json!({"kubernetes.io/hostname": node.name});
     match node.role {
         Role::Edge => labels["node-role.kubernetes.io/edge"] = json!(""),

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::Netns;
+use crate::pace;
 use crate::server::{Answer, MARKER, checksum, pattern};
 
-/// How long one probe may take.
+/// How long one probe may take, on a machine of normal speed.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Asks the server over TCP who it is.
@@ -26,6 +27,7 @@ pub fn who_tcp(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<Answe
 
 /// Asks the server with one datagram who it is.
 pub fn who_udp(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<Answer> {
+    let deadline = pace::limit(deadline);
     from.enter(|| {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let socket = UdpSocket::bind((any, 0))?;
@@ -77,7 +79,7 @@ pub fn ping_sized(from: &Netns, to: IpAddr, size: usize, deadline: Duration) -> 
 }
 
 fn ping_with(from: &Netns, to: IpAddr, deadline: Duration, options: &str) -> Result<Duration> {
-    let text = from.run(&format!("ping -n -c 1 -W {} {options} {to}", deadline.as_secs().max(1)))?;
+    let text = from.run(&format!("ping -n -c 1 -W {} {options} {to}", pace::limit(deadline).as_secs().max(1)))?;
     let time = text.split_once("time=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok());
     match time {
         Some(milliseconds) => Ok(Duration::from_secs_f64(milliseconds / 1000.0)),
@@ -91,6 +93,7 @@ fn converse<T: Send>(
     deadline: Duration,
     talk: impl FnOnce(&mut TcpStream) -> std::io::Result<T> + Send,
 ) -> Result<T> {
+    let deadline = pace::limit(deadline);
     from.enter(|| {
         let mut stream = TcpStream::connect_timeout(&to, deadline).context("connect")?;
         stream.set_nodelay(true)?;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::exec;
 use crate::netns::{Netns, kill};
 use crate::node::{Node, Role};
+use crate::pace;
 
 /// A running program with its log.
 #[derive(Debug)]
@@ -306,12 +307,12 @@ pub fn clean(node: &Node, folders: &Folders) -> Result<String> {
 
 /// Tries until it is there or the time is over; the error is the last one.
 pub fn wait<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + deadline;
+    let end = Instant::now() + pace::limit(deadline);
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if Instant::now() >= end => {
-                return Err(error.context(format!("{what}: not within {:.0} s", deadline.as_secs_f64())));
+                return Err(error.context(format!("{what}: not within {}", pace::words(deadline))));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

@@ -41,6 +41,15 @@ impl Wan {
     pub fn attach(&self, ns: &Netns, device: &str, port: &str) -> Result<()> {
         plug(&self.ns, Self::BRIDGE, ns, device, port)
     }
+
+    /// A port whose other end is in the hands of a program (tap).
+    pub fn attach_tap(&self, port: &str) -> Result<()> {
+        self.ns.ip(&format!(
+            "tuntap add dev {port} mode tap
+             link set dev {port} master {} up",
+            Self::BRIDGE
+        ))
+    }
 }
 
 /// What a link does to packets, for `tc qdisc … netem`.

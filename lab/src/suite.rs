@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
+use crate::guest;
 use crate::netns::kill;
 
 /// Lines shown of a job that breaks off.
@@ -19,67 +20,77 @@ const LAST: usize = 12;
 /// Process ids of the jobs that run.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-struct Job {
-    what: &'static str,
-    arguments: &'static str,
+/// A command of this program.
+#[derive(Debug)]
+pub struct Job {
+    /// What it is called in the summary.
+    pub what: String,
+    /// Its arguments, none of which has a space in it.
+    pub arguments: String,
 }
 
-const HERE: [Job; 3] = [
-    Job { what: "matrix: user space, nftables", arguments: "matrix --datapath user --firewall nftables" },
-    Job { what: "scenarios: user space, nftables", arguments: "scenario all --datapath user --firewall nftables" },
-    Job {
-        what: "matrix: user space, iptables, no root",
-        arguments: "matrix --datapath user --firewall iptables --user nobody",
-    },
+const HERE: [(&str, &str); 3] = [
+    ("matrix: user space, nftables", "matrix --datapath user --firewall nftables"),
+    ("scenarios: user space, nftables", "scenario all --datapath user --firewall nftables"),
+    ("matrix: user space, iptables, no root", "matrix --datapath user --firewall iptables --user nobody"),
 ];
 
-const GUEST: [Job; 3] = [
-    Job {
-        what: "matrix: kernel, iptables, no root",
-        arguments: "guest -- matrix --datapath kernel --firewall iptables --user nobody",
-    },
-    Job {
-        what: "scenarios: kernel, iptables",
-        arguments: "guest -- scenario all --datapath kernel --firewall iptables",
-    },
-    Job { what: "odd kernels", arguments: "odd-kernels" },
+const GUEST: [(&str, &str); 3] = [
+    ("matrix: kernel, iptables, no root", "guest -- matrix --datapath kernel --firewall iptables --user nobody"),
+    ("scenarios: kernel, iptables", "guest -- scenario all --datapath kernel --firewall iptables"),
+    ("odd kernels", "odd-kernels"),
 ];
 
 /// These only wait, so they keep nobody waiting.
-const QUIET: [Job; 3] = [
-    Job { what: "idle: user space", arguments: "idle --hours 0.02 --datapath user" },
-    Job { what: "idle: ten tunnels", arguments: "idle --hours 0.02 --tunnels 10" },
-    Job { what: "idle: kernel", arguments: "guest -- idle --hours 0.02 --datapath kernel" },
+const QUIET: [(&str, &str); 3] = [
+    ("idle: user space", "idle --hours 0.02 --datapath user"),
+    ("idle: ten tunnels", "idle --hours 0.02 --tunnels 10"),
+    ("idle: kernel", "guest -- idle --hours 0.02 --datapath kernel"),
 ];
 
 #[derive(Debug)]
 struct Outcome {
-    what: &'static str,
+    what: String,
     took: Duration,
     passed: usize,
     failed: usize,
+    /// Processor time of a guest, in seconds.
+    cpu: Option<u32>,
 }
 
-/// Runs all jobs, each as a program of its own, prints the failed rows as they come and a summary; the exit code.
+/// The whole test.
 pub fn run() -> Result<ExitCode> {
+    let lane = |jobs: &[(&str, &str)]| {
+        let job =
+            |(what, arguments): &(&str, &str)| Job { what: (*what).to_owned(), arguments: (*arguments).to_owned() };
+        jobs.iter().map(job).collect()
+    };
+    run_lanes(vec![lane(&HERE), lane(&GUEST), lane(&QUIET)])
+}
+
+/// Runs jobs, each as a program of its own, one lane beside the other; prints the failed rows as they come and a
+/// summary; the exit code.
+pub fn run_lanes(lanes: Vec<Vec<Job>>) -> Result<ExitCode> {
     let start = Instant::now();
     let outcomes = Mutex::new(Vec::new());
-    let lane = |jobs: &[Job]| -> Result<()> {
+    let run = |jobs: Vec<Job>| -> Result<()> {
         for job in jobs {
-            let outcome = job.run().with_context(|| job.what)?;
+            let outcome = job.run().with_context(|| job.what.clone())?;
             println!("{outcome}");
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         }
         Ok(())
     };
     std::thread::scope(|scope| {
-        let aside = [scope.spawn(|| lane(&GUEST)), scope.spawn(|| lane(&QUIET))];
-        let here = lane(&HERE);
-        let join =
-            |lane: std::thread::ScopedJoinHandle<'_, _>| lane.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
-        aside.into_iter().map(join).fold(here, Result::and)
+        let threads: Vec<_> = lanes.into_iter().map(|jobs| scope.spawn(|| run(jobs))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by(|a, b| a.what.cmp(&b.what));
+    println!();
+    outcomes.iter().for_each(|outcome| println!("{outcome}"));
     let (passed, failed) = outcomes.iter().fold((0, 0), |sum, o| (sum.0 + o.passed, sum.1 + o.failed));
     println!("\n{:.0} s altogether\n{passed} passed, {failed} failed", start.elapsed().as_secs_f64());
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -96,8 +107,9 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, took, passed, failed } = self;
-        write!(f, "{what:<38} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())
+        let Self { what, took, passed, failed, cpu } = self;
+        write!(f, "{what:<38} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())?;
+        cpu.map_or(Ok(()), |cpu| write!(f, ", {cpu} s of processor time"))
     }
 }
 
@@ -128,7 +140,7 @@ impl Job {
             seen.last.iter().for_each(|line| println!("  {}: {line}", self.what));
             failed = 1;
         }
-        Ok(Outcome { what: self.what, took: start.elapsed(), passed, failed })
+        Ok(Outcome { what: self.what.clone(), took: start.elapsed(), passed, failed, cpu: seen.cpu })
     }
 }
 
@@ -136,6 +148,7 @@ impl Job {
 #[derive(Default)]
 struct Seen {
     count: Option<(usize, usize)>,
+    cpu: Option<u32>,
     failure: bool,
     last: VecDeque<String>,
 }
@@ -148,6 +161,7 @@ impl Seen {
             self.last.pop_front();
         }
         self.count = count(line).or(self.count);
+        self.cpu = guest::cpu_seconds(line).or(self.cpu);
         self.failure = if line.contains("  FAIL") {
             true
         } else {

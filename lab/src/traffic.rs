@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::netns::{Netns, kill};
+use crate::pace;
 
 /// Pings that go on until they are stopped.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Traffic {
     /// Waits for the reply to a request that was sent after the event; the time from the event to that reply.
     pub fn await_recovery(&self, event: Instant, deadline: Duration) -> Result<Duration> {
         let came = self.replies.wait(deadline, |sent| sent.values().any(|at| *at > event).then(|| event.elapsed()));
-        came.with_context(|| format!("{} did not answer again within {:.1} s", self.to, deadline.as_secs_f64()))
+        came.with_context(|| format!("{} did not answer again within {}", self.to, pace::words(deadline)))
     }
 
     /// Ends the stream; how many requests were answered or lost, and how many lost.
@@ -92,7 +93,7 @@ impl Replies {
     }
 
     fn wait<T>(&self, deadline: Duration, ready: impl Fn(&BTreeMap<u32, Instant>) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + pace::limit(deadline);
         let mut sent = self.lock();
         loop {
             if let Some(value) = ready(&sent) {

@@ -132,7 +132,7 @@ pub(crate) fn choose_ike(
             return None;
         }
         let suite = IkeSuite {
-            aead: first(proposal, aeads(prefer_chacha), Aead::transform)?,
+            aead: aead(proposal, &aeads(prefer_chacha))?,
             prf: first(proposal, PRFS, Prf::transform)?,
             group: group(proposal, ke_group)?,
         };
@@ -152,7 +152,7 @@ pub(crate) fn choose_esp(
         if !acceptable(proposal, Protocol::Esp, 4, &known) || !proposal.transforms.contains(&no_esn()) {
             return None;
         }
-        let aead = first(proposal, aeads.iter().copied(), Aead::transform)?;
+        let aead = aead(proposal, aeads)?;
         let group = if pfs { Some(group(proposal, ke_group)?) } else { None };
         Some(Chosen { number: proposal.number, spi: proposal.spi.clone(), suite: ChildSuite { aead, group } })
     })
@@ -205,6 +205,14 @@ fn exact(proposal: &Proposal, transforms: &[Transform]) -> bool {
     answered.clone().count() == transforms.len() && answered.all(|t| transforms.contains(t))
 }
 
+/// ChaCha20 if either end prefers it: it costs an end with AES instructions less than AES costs one without.
+fn aead(proposal: &Proposal, ours: &[Aead]) -> Option<Aead> {
+    let chacha = Aead::ChaCha20Poly1305;
+    let offered = proposal.transforms.iter().find(|t| t.kind == transform::ENCR);
+    let preferred = (offered == Some(&chacha.transform()) && ours.contains(&chacha)).then_some(chacha);
+    first(proposal, preferred.into_iter().chain(ours.iter().copied()), Aead::transform)
+}
+
 fn first<T: Copy>(
     proposal: &Proposal,
     preferred: impl IntoIterator<Item = T>,
@@ -230,6 +238,18 @@ mod tests {
         assert_eq!(suite(false, None).group, Group::Curve25519);
         assert_eq!(suite(false, Some(19)).group, Group::Ecp256);
         assert_eq!(suite(false, Some(14)).group, Group::Curve25519);
+    }
+
+    #[test]
+    fn the_end_without_aes_instructions_decides_the_cipher() {
+        let suites = |offers, takes| {
+            let ike = choose_ike(&offer_ike(offers, &[]), takes, 0, None).unwrap().suite.aead;
+            let esp = choose_esp(&offer_esp(&aeads(offers), 1, false), &aeads(takes), false, None).unwrap().suite.aead;
+            [ike, esp]
+        };
+        assert_eq!(suites(true, false), [Aead::ChaCha20Poly1305; 2]);
+        assert_eq!(suites(false, true), [Aead::ChaCha20Poly1305; 2]);
+        assert_eq!(suites(false, false), [Aead::Aes256Gcm; 2]);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::credentials::Authority;
 use super::link::{End, Link};
-use super::process::{self, Daemon, Memory};
 use super::tunnel;
 use crate::idle::Usage;
+use crate::process::{self, Daemon, Memory};
 use crate::programs::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);

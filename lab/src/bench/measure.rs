@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::link::Link;
-use super::process::{self, Daemon};
 use super::tunnel::Tunnel;
+use crate::process::{self, Daemon};
 use crate::programs::wait;
 
 const IPERF_PORT: &str = "5201";

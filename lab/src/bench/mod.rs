@@ -5,7 +5,6 @@ pub mod credentials;
 pub mod ike;
 pub mod link;
 mod measure;
-pub mod process;
 mod report;
 mod tunnel;
 
@@ -17,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::exec;
+use crate::process::{self, Memory};
 use crate::programs;
 use crate::table::Report;
 use crate::topology::RunDir;
@@ -24,7 +24,6 @@ use credentials::Authority;
 use ike::{Handshakes, Responder};
 use link::Offload;
 use measure::Throughput;
-use process::Memory;
 use report::{Spread, Table, median};
 use tunnel::{KINDS, Kind, Tunnel};
 

@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::credentials::Authority;
 use super::link::{End, Link};
-use super::process::{self, Daemon};
 use crate::exec;
 use crate::probe;
+use crate::process::{self, Daemon};
 use crate::programs::{self, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::rows::{Reach, Row};
 use crate::bench::credentials::Authority;
 use crate::bench::link::{End, Link};
-use crate::bench::process::Daemon;
 use crate::probe;
+use crate::process::Daemon;
 use crate::programs::{self, wait};
 
 const PATIENCE: Duration = Duration::from_secs(60);

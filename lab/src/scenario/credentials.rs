@@ -151,8 +151,8 @@ impl Authority {
         openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "tls.key"])?;
         openssl(&["req", "-new", "-key", "tls.key", "-subj", &format!("/CN={name}"), "-out", "request"])?;
         let moment = |seconds: i64| -> Result<String> {
-            let from_now = format!("{seconds} seconds");
-            let text = exec::run(Command::new("date").args(["-u", "-d", &from_now, "+%Y%m%d%H%M%SZ"]))?;
+            let then = format!("@{}", now().saturating_add_signed(seconds));
+            let text = exec::run(Command::new("date").args(["-u", "-d", &then, "+%Y%m%d%H%M%SZ"]))?;
             Ok(text.trim().to_owned())
         };
         let (certificate, key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());

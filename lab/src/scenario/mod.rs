@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fabric::{Fabric, Options};
+use crate::pace;
 use crate::table::Report;
 use crate::traffic::Traffic;
 
@@ -96,8 +97,8 @@ fn attempt(
 /// How long something took, against what it may take.
 fn within(took: Duration, limit: Duration) -> Result<String> {
     let text = format!("{:.2} s", took.as_secs_f64());
-    ensure!(took <= limit, "took {text}, may take {:.0} s", limit.as_secs_f64());
-    Ok(text)
+    ensure!(took <= pace::limit(limit), "took {text}, may take {}", pace::words(limit));
+    Ok(if pace::is_slower() { format!("{text}, may take {}", pace::words(limit)) } else { text })
 }
 
 /// Pings both ways between the pods of two nodes, none of which may be lost.

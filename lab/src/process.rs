@@ -1,4 +1,4 @@
-//! The programs that are measured: started, found again with their children, asked for their CPU time and memory.
+//! Programs that are measured: started, found again with their children, asked for their CPU time and memory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,23 @@ pub struct Memory {
     pub rss: u64,
     /// Of that, pages shared with others counted in part.
     pub pss: u64,
+    /// Of the resident set, what is in no file.
+    pub anonymous: u64,
+}
+
+impl std::ops::Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { rss: self.rss + other.rss, pss: self.pss + other.pss, anonymous: self.anonymous + other.anonymous }
+    }
+}
+
+/// In three columns, KiB.
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>9} {:>9} {:>9}", self.rss / 1024, self.pss / 1024, self.anonymous / 1024)
+    }
 }
 
 /// The processes of a namespace whose name begins so (names are cut after 15 bytes).
@@ -90,8 +107,8 @@ pub fn memory(pids: &[u32]) -> Result<Memory> {
             let line = text.lines().find_map(|line| line.strip_prefix(key));
             line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
         };
-        memory.rss += kib("Rss:") * 1024;
-        memory.pss += kib("Pss:") * 1024;
+        memory =
+            memory + Memory { rss: kib("Rss:") * 1024, pss: kib("Pss:") * 1024, anonymous: kib("Anonymous:") * 1024 };
     }
     Ok(memory)
 }
