@@ -100,6 +100,9 @@ enum Verb {
         /// Run the rows of one boot on this kernel.
         #[arg(long, hide = true)]
         inside: Option<usize>,
+        /// Only the rows whose description holds this.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
@@ -133,8 +136,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Test => suite::run(),
         Verb::Guest { options, arguments } => guest::run(&arguments, &options),
         Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
-        Verb::OddKernels { inside: None } => odd::run(),
-        Verb::OddKernels { inside: Some(boot) } => odd::run_inside(boot),
+        Verb::OddKernels { inside: None, only } => odd::run(&only),
+        Verb::OddKernels { inside: Some(boot), only } => odd::run_inside(boot, &only),
         Verb::Interop => interop::run(),
         Verb::Bench(options) => bench::run(&options),
         Verb::Clean => {
