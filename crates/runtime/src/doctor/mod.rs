@@ -71,6 +71,11 @@ fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
     if let Some(Firewall::Iptables { v4, .. }) = &chosen {
         for (table, rule, meaning, source) in &sources::RULE_PARTS {
             if let Err(why) = probe_rule(v4, table, rule) {
+                if let Some(held) = surroundings::lock() {
+                    // Somebody took it meanwhile; each rule would wait for it.
+                    findings.push(held);
+                    break;
+                }
                 let text = format!("no {}: {meaning}", source.modules);
                 let finding = Finding::new(Level::Warn, "iptables-part", text);
                 findings.push(finding.remedy(here.remedy(source)).detail(why));
