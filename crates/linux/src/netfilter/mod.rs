@@ -130,6 +130,11 @@ impl Ipset {
         }
     }
 
+    /// All sets with their members in the form of `ipset save`.
+    pub fn save_all(&self) -> Result<String> {
+        run(&self.program, &["save"], "")
+    }
+
     /// The names of all sets.
     pub fn names(&self) -> Result<Vec<String>> {
         Ok(run(&self.program, &["list", "-name"], "")?.lines().map(str::to_owned).collect())
