@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop fuzz setup setup-test setup-arch
+.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop units fuzz cross size cross-smoke dist test-packages setup setup-test setup-arch
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
@@ -11,6 +11,9 @@ help:
 	@echo 'make test-arch  the same programs on armv7, aarch64, mipsel and x86_64 kernels under QEMU; takes hours'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
+	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
+	@echo 'make size      the same, and a table of their sizes beside the budgets'
+	@echo 'make dist      tarballs, Debian packages, images and lists of parts of all programs, in target/dist'
 	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
 
 demo: setup build
@@ -19,15 +22,19 @@ demo: setup build
 build:
 	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
-test: setup-test check unit build interop lab-test
+test: setup-test check unit build interop lab-test units
 
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	for features in '' cni services; do \
+	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 	lab/tools/deny
 
 unit:
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p selvedge-plan --no-default-features --test minimal
 
 interop: build
 	$(CARGO) build --locked --release -p selvedge-ike --example ikectl
@@ -35,6 +42,10 @@ interop: build
 
 lab-test: build
 	$(BIN)/selvedge-lab test
+
+units: build
+	deploy/systemd/test
+	deploy/systemd/boot-test $(BIN)
 
 # What one architecture is tested with: test-arch-quick only with mipsel, and only whether both datapaths survive a kill.
 ARCHES := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unknown-linux-musl x86_64-unknown-linux-musl
@@ -53,8 +64,29 @@ bench: setup-test build
 	lab/tools/bench-peers
 	$(BIN)/selvedge-lab bench
 
+CROSS := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unknown-linux-musl \
+    mips-unknown-linux-musl x86_64-unknown-linux-musl
+
+cross:
+	for target in $(CROSS); do cross/build $$target && cross/build $$target --minimal || exit 1; done
+
+size: cross
+	cross/size
+
+# A few minutes: the smallest target only, on an emulated processor.
+cross-smoke: build
+	cross/smoke
+
 fuzz:
 	cd fuzz && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60 || exit 1; done
+
+dist:
+	deploy/dist
+
+test-packages:
+	deploy/test
+	openwrt/test
+	yocto/test
 
 setup:
 	@lab/tools/setup

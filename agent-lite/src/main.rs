@@ -10,7 +10,11 @@ fn main() -> ExitCode {
         name: "selvedge-agent",
         folder: "selvedge",
         summary: "joins this node to the pod network of its cluster",
-        cni_dir: Some("/etc/cni/net.d"),
-        version: env!("CARGO_PKG_VERSION"),
+        cni_dir: cfg!(feature = "cni").then_some("/etc/cni/net.d"),
+        version: if cfg!(all(feature = "cni", feature = "services")) {
+            env!("CARGO_PKG_VERSION")
+        } else {
+            concat!(env!("CARGO_PKG_VERSION"), "+minimal")
+        },
     })
 }

@@ -46,8 +46,15 @@ impl Site {
     }
 
     fn command(&self, verb: &str) -> Command {
+        self.command_in(":", verb)
+    }
+
+    /// After a shell script in the program's own mount namespace.
+    fn command_in(&self, script: &str, verb: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, AGENT, verb]);
+        let script = format!("{script}\nexec \"$@\"");
+        command.args(["netns", "exec", &self.namespace, "sh", "-ec", &script, "sh", AGENT, verb]);
+        command.current_dir(self.root.path());
         for (option, folder) in [("--run-dir", "run"), ("--state-dir", "state"), ("--cni-dir", "cni")] {
             command.arg(option).arg(self.path(folder));
         }
@@ -58,8 +65,12 @@ impl Site {
 
     /// Starts the agent and waits until it has brought the node to its configuration.
     fn start(&self, log: &str) -> Running {
+        self.start_in(":", log)
+    }
+
+    fn start_in(&self, script: &str, log: &str) -> Running {
         let child = self
-            .command("run")
+            .command_in(script, "run")
             .env("RUST_LOG", "debug")
             .stderr(fs::File::create(self.path(log)).unwrap())
             .spawn()
@@ -113,6 +124,11 @@ impl Drop for Site {
 struct Running(Child);
 
 impl Running {
+    fn hang_up(&self) {
+        let done = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
     fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -127,12 +143,18 @@ impl Drop for Running {
 }
 
 fn credentials(dir: &Path, name: &str) {
+    credentials_until(dir, name, 4096);
+}
+
+/// A certificate that ends with the year before.
+fn credentials_until(dir: &Path, name: &str, year: i32) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     fs::write(dir.join("ca.crt"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    leaf.not_after = rcgen::date_time_ymd(year, 1, 1);
     fs::write(dir.join("tls.crt"), leaf.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap().pem()).unwrap();
     fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
 }
@@ -205,6 +227,28 @@ fn credentials_that_do_not_fit_are_refused_by_name() {
     assert!(status.contains("\"generation\":3"), "{status}");
 }
 
+/// As over NFS, or when the lower file system of an overlay changes under it.
+#[test]
+fn a_hangup_has_read_again_what_the_kernel_tells_nothing_about() {
+    let site = Site::new("hup", "nftables");
+    let agent = site.start_in(
+        "mkdir upper
+         mount -t tmpfs tmpfs upper
+         mkdir upper/changes upper/work
+         mount -t overlay -o lowerdir=etc,upperdir=upper/changes,workdir=upper/work overlay etc",
+        "agent.log",
+    );
+    let config = fs::read_to_string(site.path("etc/config.json")).unwrap();
+    fs::write(site.path("etc/config.json"), config.replace("\"generation\": 3", "\"generation\": 4")).unwrap();
+    assert!(site.await_status("\"generation\"").contains("\"generation\":3"), "the kernel told");
+    agent.hang_up();
+    site.await_status("\"generation\":4");
+    fs::write(site.path("etc/tls/tls.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    assert!(!site.await_status("\"generation\"").contains("credentials in"), "the kernel told");
+    agent.hang_up();
+    site.await_status("credentials in");
+}
+
 #[test]
 fn what_is_in_the_way_of_tunnels_is_named_and_waited_for() {
     let site = Site::new("way", "nftables");
@@ -215,6 +259,84 @@ fn what_is_in_the_way_of_tunnels_is_named_and_waited_for() {
     assert!(site.snapshot().contains("unreachable 10.244.0.0/24"), "without tunnels nothing may leave in clear");
     site.sh("ip link del selvedge0");
     site.await_status("\"state\":\"connecting\"");
+}
+
+#[test]
+fn a_port_of_others_is_named_and_waited_for() {
+    let site = Site::new("port", "nftables");
+    let thief = site.sh("python3 -c 'import socket,time; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)
+s.bind((\"\",4500)); print(\"bound\", flush=True); time.sleep(60)' >thief.out 2>&1 &
+         echo $!; until grep -q bound thief.out; do sleep 0.1; done");
+    let _agent = site.start("agent.log");
+    site.await_status("UDP port 4500 (IPv4) is not ours");
+    let text = String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    let held = format!("UDP port 4500 (IPv4) is held by python3 (process {})", thief.trim());
+    assert!(text.contains(&held), "{text}");
+    site.sh(&format!("kill {thief}"));
+    site.await_status("\"state\":\"connecting\"");
+}
+
+#[test]
+fn doctor_names_what_ails_the_agent_and_changes_nothing() {
+    let site = Site::new("doctor", "nftables");
+    let doctor = || {
+        let output = site.command("doctor").arg("--json").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    // Nothing runs: nothing fails.
+    let before = site.snapshot();
+    let (code, text) = doctor();
+    assert!(text.contains("\"id\":\"running\",\"level\":\"warn\""), "{text}");
+    assert!(text.contains("configuration of here.edge, generation 3") && code == 0, "{text}");
+    assert_eq!(site.snapshot(), before);
+    // The only peer is on a link where nobody answers.
+    let _agent = site.start("agent.log");
+    let applied = site.snapshot();
+    let (code, text) = doctor();
+    assert!(text.contains("here.connector: connecting, no way to 192.0.2.99 (no route to host") && code == 1, "{text}");
+    assert_eq!(site.snapshot(), applied);
+    fs::write(site.path("etc/config.json"), CONFIG.replace("10.96.0.0/16", "10.96.0.0/40")).unwrap();
+    credentials(&site.path("etc/tls"), "here.edge");
+    let (code, text) = doctor();
+    assert!(text.contains("the last good one is in force") && text.contains("peers[0].prefixes[0]"), "{text}");
+    assert_eq!(code, 1);
+    let human = String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    assert!(human.contains("FAIL  the configuration cannot be used") && human.contains("\nok    "), "{human}");
+}
+
+#[test]
+fn doctor_names_what_is_around_the_agent() {
+    let site = Site::new("around", "nftables");
+    let doctor = || String::from_utf8(site.command("doctor").output().unwrap().stdout).unwrap();
+    let text = doctor();
+    assert!(!text.contains("MTU") && !text.contains("pluto") && !text.contains("expired"), "{text}");
+    let pluto = site.sh("cp $(command -v sleep) pluto; ./pluto 60 >/dev/null 2>&1 & echo $!");
+    credentials_until(&site.path("etc/tls"), "here.edge", 2020);
+    site.sh("ip link set up0 mtu 1400");
+    let _agent = site.start("agent.log");
+    let text = doctor();
+    site.sh(&format!("kill {pluto}"));
+    assert!(text.contains(&format!("warn  pluto runs here (process {})", pluto.trim())), "{text}");
+    assert!(text.contains("warn  a link to peers has an MTU of 1400"), "{text}");
+    assert!(text.contains("FAIL  the own certificate expired at 2020-01-01"), "{text}");
+}
+
+#[test]
+fn doctor_says_when_it_cannot_look() {
+    let doctor = Command::new("setpriv").args(["--bounding-set", "-net_admin", AGENT, "doctor"]).output().unwrap();
+    assert_eq!(doctor.status.code(), Some(2));
+    assert!(String::from_utf8(doctor.stderr).unwrap().contains("CAP_NET_ADMIN"));
+}
+
+#[test]
+fn without_ipv6_the_ipv4_part_is_applied() {
+    let site = Site::new("four", "iptables");
+    site.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    let _agent = site.start("agent.log");
+    let status = site.await_status("IPv6 is off");
+    assert!(status.contains("\"problems\":[]"), "{status}");
+    assert!(site.snapshot().contains("unreachable 10.244.0.0/24"));
+    assert!(!site.snapshot().contains("fd00"), "{}", site.snapshot());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector};
+use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector, Wall};
 
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
     let ca_key = rcgen::KeyPair::generate().expect("key");
@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let mut endpoint = Endpoint::new(Config::new("x.here", CREDENTIALS.clone()), Box::new(RingCrypto::new()));
     let remote: SocketAddr = "192.0.2.2:4500".parse().expect("address");
     let net = |text: &str| vec![TrafficSelector::from(text.parse::<selvedge_model::IpNet>().expect("network"))];
-    let mut now = Now { mono: Duration::ZERO, wall: 1_800_000_000 };
+    let mut now = Now { mono: Duration::ZERO, wall: Wall::Is(1_800_000_000) };
     endpoint.set_peers(
         now,
         vec![Peer {
@@ -34,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
             name: "x.there".to_owned(),
             remotes: vec![remote],
             initiate: true,
+            metered: false,
             local_ts: net("10.1.0.0/24"),
             remote_ts: net("10.2.0.0/24"),
         }],

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rustix::process::Signal;
+use selvedge_linux::user::User;
 use serde_json::Value;
 
 use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
@@ -39,6 +40,12 @@ pub struct Options {
     /// Loss of every site's uplink, in percent (needs netem in the kernel).
     #[arg(long, default_value_t = 0.0)]
     pub loss: f32,
+    /// Whom connector and agents are to become.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// The edges pay for every byte.
+    #[arg(long)]
+    pub metered: bool,
     /// Leave configurations, logs and captures behind.
     #[arg(long)]
     pub keep: bool,
@@ -55,6 +62,8 @@ pub struct Fabric {
     pub manifests: Manifests,
     /// What it writes.
     pub output: PathBuf,
+    /// Whom all programs were to become.
+    user: Option<String>,
     /// How long each tunnel took from the start of the programs: node, peer, time.
     pub set_up: Vec<(String, String, Duration)>,
     /// Namespaces and links; ends last.
@@ -68,10 +77,11 @@ impl Fabric {
         let quality = LinkQuality { delay_ms: delay, loss_percent: loss };
         let degraded = delay > 0 || loss > 0.0;
         let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
+        lab.nodes.iter_mut().for_each(|node| node.user.clone_from(&options.user));
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
-        let manifests = Manifests::create(&lab, options.datapath, options.firewall)?;
+        let manifests = Manifests::create(&lab, options)?;
         let output = lab.dir.join("out");
-        let mut operator = operate(&lab, &manifests, &output)?;
+        let mut operator = operate(&lab, &manifests, &output, options.user.as_deref())?;
         for node in &lab.nodes {
             let config = Folders::of(node, &output).config;
             wait(&format!("configuration of {}", node.name), STEP, || {
@@ -96,7 +106,8 @@ impl Fabric {
         }
         lab.start_edge_pods()?;
         report.progress("pods run on the CNI networks of flannel and of the agents");
-        let mut fabric = Self { programs: all, operator, manifests, output, set_up: Vec::new(), lab };
+        let mut fabric =
+            Self { programs: all, operator, manifests, output, user: options.user.clone(), set_up: Vec::new(), lab };
         fabric.await_tunnels(started, report)?;
         fabric.manifests.write_endpoints(&fabric.lab)?;
         fabric.await_services().with_context(|| fabric.logs())?;
@@ -154,21 +165,42 @@ impl Fabric {
         Ok(())
     }
 
+    /// As [`Fabric::start_program`], after a shell script in the program's own mount namespace and environment.
+    pub fn start_program_in(&mut self, node_name: &str, script: &str) -> Result<()> {
+        let node = self.lab.node(node_name)?;
+        let program = programs::start_in(node, &self.folders(node), script)?;
+        self.programs.insert(node_name.to_owned(), program);
+        Ok(())
+    }
+
     /// Kills the process that holds a node's sockets and user-space tunnels.
     pub fn kill_keeper(&self, node_name: &str) -> Result<()> {
-        let ns = &self.lab.node(node_name)?.ns;
-        let is_keeper = |pid: &u32| {
+        kill(self.process(node_name, "keeper")?, Signal::KILL);
+        Ok(())
+    }
+
+    /// The process of ours on a node that runs this verb.
+    pub fn process(&self, node_name: &str, verb: &str) -> Result<u32> {
+        let runs = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| String::from_utf8_lossy(program).contains("selvedge-"))
+                && words.next() == Some(verb.as_bytes())
         };
-        let keeper = ns.processes()?.into_iter().find(is_keeper);
-        kill(keeper.with_context(|| format!("no keeper on {node_name}"))?, Signal::KILL);
+        let found = self.lab.node(node_name)?.ns.processes()?.into_iter().find(runs);
+        found.with_context(|| format!("no {verb} on {node_name}"))
+    }
+
+    /// Changes whom a node's program is to become when it is started the next time.
+    pub fn set_user(&mut self, node_name: &str, user: Option<&str>) -> Result<()> {
+        let node = self.lab.nodes.iter_mut().find(|node| node.name == node_name);
+        node.with_context(|| format!("no node {node_name}"))?.user = user.map(str::to_owned);
         Ok(())
     }
 
     /// Starts the operator (again).
     pub fn start_operator(&mut self) -> Result<()> {
-        self.operator = operate(&self.lab, &self.manifests, &self.output)?;
+        self.operator = operate(&self.lab, &self.manifests, &self.output, self.user.as_deref())?;
         Ok(())
     }
 
@@ -269,10 +301,15 @@ impl Fabric {
     }
 }
 
-fn operate(lab: &Lab, manifests: &Manifests, output: &Path) -> Result<Program> {
+/// What the operator of another user writes, programs of that user can read.
+fn operate(lab: &Lab, manifests: &Manifests, output: &Path, user: Option<&str>) -> Result<Program> {
     let [from, to] = [&manifests.dir, output].map(Path::to_string_lossy);
     let arguments = ["run", "--manifests", &from, "--out", &to];
-    Program::start(&lab.node("master")?.ns, &lab.dir, "selvedge-operator", &arguments)
+    let ns = &lab.node("master")?.ns;
+    let Some(user) = user else { return Program::start(ns, &lab.dir, "selvedge-operator", &arguments) };
+    std::fs::create_dir_all(output)?;
+    User::named(user)?.take(output)?;
+    Program::start_as(user, ns, &lab.dir, "selvedge-operator", &arguments)
 }
 
 fn in_force(config: &Value, status: &Status) -> Result<()> {

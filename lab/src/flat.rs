@@ -83,14 +83,14 @@ impl Flat {
         nodes[0].ns.ip("link add pods type bridge
              link set pods up
              address add 10.244.0.1/24 dev pods")?;
-        let manifests = Manifests { dir: dir.join("manifests") };
+        let manifests = Manifests { dir: dir.join("manifests"), metered: false };
         std::fs::create_dir_all(&manifests.dir)?;
         manifests.write("cluster.yaml", &[manifests::cluster(datapath, firewall)])?;
         let pairs =
             (2..=edges).map(|number| (format!("pair-{number}"), [1, number].map(|n| format!("beijing.edge-{n}"))));
         let pairs: Vec<Value> = pairs.map(|(name, members)| manifests::community(&name, &members)).collect();
         manifests.write("community.yaml", &pairs)?;
-        manifests.write("nodes.yaml", &nodes.iter().map(manifests::node).collect::<Vec<_>>())?;
+        manifests.write("nodes.yaml", &nodes.iter().map(|node| manifests::node(node, false)).collect::<Vec<_>>())?;
         manifests.write("services.yaml", &(0..services).flat_map(service).collect::<Vec<_>>())?;
         let output = dir.join("out");
         let [from, to] = [&manifests.dir, &output].map(|path| path.to_string_lossy());

@@ -15,6 +15,7 @@ mod extra;
 mod fabric;
 mod flat;
 mod guest;
+mod idle;
 mod interop;
 mod iptables;
 mod manifests;
@@ -22,6 +23,7 @@ mod matrix;
 mod memory;
 mod netns;
 mod node;
+mod odd;
 mod pace;
 mod pair;
 mod pod;
@@ -36,6 +38,7 @@ mod soak;
 mod suite;
 mod table;
 mod topology;
+mod trace;
 mod traffic;
 mod vxlan;
 
@@ -100,6 +103,23 @@ enum Verb {
     /// The edge's end of `pair`, in the guest.
     #[command(hide = true)]
     FarEdge,
+    /// What quiet tunnels cost: bytes on the wire in a day, wake-ups, memory.
+    Idle {
+        #[command(flatten)]
+        options: Options,
+        /// How long to measure.
+        #[arg(long, default_value_t = 1.0)]
+        hours: f64,
+        /// Instead of the laboratory one program with so many tunnels, such as 10,100: wake-ups and memory only.
+        #[arg(long, value_delimiter = ',')]
+        tunnels: Vec<usize>,
+    },
+    /// Kernels, tools and settings that lack something: what the agent does instead, and what `doctor` says.
+    OddKernels {
+        /// Run the rows of one boot on this kernel.
+        #[arg(long, hide = true)]
+        inside: Option<usize>,
+    },
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
     /// Memory of an idle edge with many tunnels and Services.
@@ -136,6 +156,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Scenario { name, options } => scenario::run(&name, &options),
         Verb::Test => suite::run(),
         Verb::Guest { options, arguments } => guest::run(&options, &arguments),
+        Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
+        Verb::OddKernels { inside: None } => odd::run(),
+        Verb::OddKernels { inside: Some(boot) } => odd::run_inside(boot),
         Verb::Interop => interop::run(),
         Verb::Arch(options) => arch::run(&options),
         Verb::Pair(options) => pair::run(&options),

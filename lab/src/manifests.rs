@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::fabric::Options;
 use crate::node::{Node, Role};
 use crate::server::PORT;
 use crate::topology::{CONNECTOR_PUBLIC, Lab, Net};
@@ -83,14 +84,16 @@ pub enum Firewall {
 pub struct Manifests {
     /// Its path.
     pub dir: PathBuf,
+    /// The edges are marked so.
+    pub metered: bool,
 }
 
 impl Manifests {
     /// Writes everything but the endpoints of the Services: pods have no addresses yet.
-    pub fn create(lab: &Lab, datapath: Datapath, firewall: Firewall) -> Result<Self> {
-        let manifests = Self { dir: lab.dir.join("manifests") };
+    pub fn create(lab: &Lab, options: &Options) -> Result<Self> {
+        let manifests = Self { dir: lab.dir.join("manifests"), metered: options.metered };
         std::fs::create_dir_all(&manifests.dir)?;
-        manifests.write("cluster.yaml", &[cluster(datapath, firewall)])?;
+        manifests.write("cluster.yaml", &[cluster(options.datapath, options.firewall)])?;
         manifests.write_community(&["beijing.edge-1", "beijing.edge-2"])?;
         manifests.write_nodes(lab)?;
         manifests.write("services.yaml", &SERVICES.iter().map(service).collect::<Vec<_>>())?;
@@ -99,7 +102,7 @@ impl Manifests {
 
     /// Writes the nodes with the addresses they have now.
     pub fn write_nodes(&self, lab: &Lab) -> Result<()> {
-        self.write("nodes.yaml", &lab.nodes.iter().map(node).collect::<Vec<_>>())
+        self.write("nodes.yaml", &lab.nodes.iter().map(|n| node(n, self.metered)).collect::<Vec<_>>())
     }
 
     /// Writes who is joined with whom.
@@ -161,7 +164,7 @@ pub fn community(name: &str, members: &[impl serde::Serialize]) -> Value {
 }
 
 /// A node, as its kubelet and the controller manager describe it.
-pub fn node(node: &Node) -> Value {
+pub fn node(node: &Node, metered: bool) -> Value {
     let mut labels = json!({"kubernetes.io/hostname": node.name});
     match node.role {
         Role::Edge => labels["node-role.kubernetes.io/edge"] = json!(""),
@@ -172,6 +175,9 @@ pub fn node(node: &Node) -> Value {
     if !node.public.is_empty() {
         let public: Vec<String> = node.public.iter().map(ToString::to_string).collect();
         annotations["selvedge.dev/public-addresses"] = json!(public.join(","));
+    }
+    if metered && node.role == Role::Edge {
+        annotations["selvedge.dev/metered"] = json!("true");
     }
     let mut spec = json!({});
     if let Some(first) = node.pod_cidrs.first() {

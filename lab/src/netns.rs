@@ -29,13 +29,12 @@ impl Netns {
         }
         let ns = Self { name: format!("{PREFIX}{}-{role}", std::process::id()) };
         netns::create(&ns.name)?;
-        ns.sysctl(&[
-            ("net/ipv4/conf/all/rp_filter", "2"),
-            ("net/ipv4/conf/default/rp_filter", "2"),
+        ns.sysctl(&[("net/ipv4/conf/all/rp_filter", "2"), ("net/ipv4/conf/default/rp_filter", "2")])?;
+        // A kernel may be told to have no IPv6.
+        if ns.has_sysctl("net/ipv6/conf/all/accept_dad")? {
             // Duplicate address detection would cost a second per address and finds nothing here.
-            ("net/ipv6/conf/all/accept_dad", "0"),
-            ("net/ipv6/conf/default/accept_dad", "0"),
-        ])?;
+            ns.sysctl(&[("net/ipv6/conf/all/accept_dad", "0"), ("net/ipv6/conf/default/accept_dad", "0")])?;
+        }
         ns.ip("link set lo up")?;
         Ok(ns)
     }

@@ -38,6 +38,8 @@ pub struct Node {
     pub pod_cidrs: Vec<String>,
     /// Everything this node keeps on disk.
     pub dir: PathBuf,
+    /// Whom its program is to become; it stays root without one.
+    pub user: Option<String>,
     /// Its pods.
     pub pods: Vec<Pod>,
     server: Option<Server>,
@@ -56,6 +58,7 @@ impl Node {
             public: Vec::new(),
             pod_cidrs: Vec::new(),
             dir,
+            user: None,
             pods: Vec::new(),
             server: None,
         })

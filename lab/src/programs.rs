@@ -1,5 +1,6 @@
 //! The programs under test: started in a node's namespace, asked for their status, killed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use selvedge_linux::user::User;
 use serde::Deserialize;
 
 use crate::exec;
@@ -25,12 +27,26 @@ pub struct Program {
 impl Program {
     /// Starts `program` in the namespace with its output appended to `<dir>/<program>.log`.
     pub fn start(ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(&[], &find(program)?, ns, dir, arguments)
+    }
+
+    /// As [`Program::start`], as another user from the beginning.
+    pub fn start_as(user: &str, ns: &Netns, dir: &Path, program: &str, arguments: &[&str]) -> Result<Self> {
+        let gid = User::named(user)?.gid;
+        let become_user = ["setpriv", &format!("--reuid={user}"), &format!("--regid={gid}"), "--clear-groups"];
+        Self::start_by(&become_user.map(OsString::from), &reachable(dir, program)?, ns, dir, arguments)
+    }
+
+    /// `prefix`: the words of a program that starts it.
+    fn start_by(prefix: &[OsString], file: &Path, ns: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
+        let program = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = dir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = ns.command(find(program)?);
-        command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut words = prefix.iter().map(OsString::as_os_str).chain([file.as_os_str()]);
+        let mut command = ns.command(words.next().context("no program")?);
+        command.args(words).args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
-        Ok(Self { child, name: program.to_owned(), log })
+        Ok(Self { child, name: program, log })
     }
 
     /// Whether it still runs; if not, why not.
@@ -58,9 +74,19 @@ impl Program {
         self.end(Signal::KILL)
     }
 
+    /// All it ever wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines it wrote.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(15)..];
         format!("last lines of {}:\n  {}", self.log.display(), tail.join("\n  "))
@@ -89,6 +115,8 @@ pub struct Status {
     pub datapath: String,
     /// `nftables` or `iptables`.
     pub firewall: String,
+    /// User, capabilities and Landlock, in words.
+    pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
     /// The other ends.
@@ -100,8 +128,22 @@ pub struct Status {
     /// Packets dropped for a reason that concerns no single peer.
     #[serde(default)]
     pub drops: Vec<Drops>,
+    /// What could not be done.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// When the node's certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<u64>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// The calendar as a program goes by it.
+#[derive(Debug, Deserialize)]
+pub struct Clock {
+    /// Seconds since 1970; it may be later unless `set`.
+    pub time: u64,
+    /// Whether somebody vouches for it.
+    pub set: bool,
 }
 
 impl Status {
@@ -171,9 +213,13 @@ pub struct Folders {
     pub config: PathBuf,
     /// `ca.crt`, `tls.crt`, `tls.key`.
     pub credentials: PathBuf,
-    run: PathBuf,
-    state: PathBuf,
+    /// Sockets, and the log of the keeper.
+    pub run: PathBuf,
+    /// What is kept over a boot.
+    pub state: PathBuf,
     cni: PathBuf,
+    /// A file with the time that the program is to take for the present, instead of the system's clock.
+    pub clock: Option<PathBuf>,
 }
 
 impl Folders {
@@ -186,12 +232,18 @@ impl Folders {
             run: node.dir.join("run"),
             state: node.dir.join("state"),
             cni: node.cni_dir(),
+            clock: None,
         }
     }
 }
 
 /// Starts the program of a node: connector or agent.
 pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
+    start_in(node, folders, ":")
+}
+
+/// As [`start`], after a shell script in the program's own mount namespace and environment.
+pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program> {
     let [config, credentials, run, state, cni] =
         [&folders.config, &folders.credentials, &folders.run, &folders.state, &folders.cni]
             .map(|p| p.to_string_lossy());
@@ -201,7 +253,38 @@ pub fn start(node: &Node, folders: &Folders) -> Result<Program> {
         arguments.extend(["--cni-dir", &cni]);
     }
     std::fs::create_dir_all(&folders.cni)?;
-    Program::start(&node.ns, &node.dir, program_of(node), &arguments)
+    let mut file = find(program_of(node))?;
+    if let Some(user) = &node.user {
+        arguments.extend(["--user", user]);
+        file = reachable(&node.dir, program_of(node))?;
+    }
+    let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
+    let script = format!("{script}\nexec \"$@\"");
+    let shell = ["sh", "-ec", &script, "sh"].map(OsString::from);
+    let prefix: Vec<OsString> = shell.into_iter().chain(clock).collect();
+    Program::start_by(&prefix, &file, &node.ns, &node.dir, &arguments)
+}
+
+/// Starts a program whose calendar stands at the time in a file (libfaketime).
+fn faked_clock(file: &Path) -> Vec<OsString> {
+    let mut file_option = OsString::from("FAKETIME_TIMESTAMP_FILE=");
+    file_option.push(file);
+    // The loader puts the folder of this architecture's libraries for `$LIB`.
+    let words = ["env", "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1", "FAKETIME_NO_CACHE=1"];
+    let mut words: Vec<OsString> = words.map(OsString::from).to_vec();
+    words.extend(["FAKETIME_DONT_FAKE_MONOTONIC=1", "TZ=UTC"].map(OsString::from));
+    words.push(file_option);
+    words
+}
+
+/// A copy of the program where every user can start it.
+fn reachable(dir: &Path, program: &str) -> Result<PathBuf> {
+    let copy = dir.join("bin").join(program);
+    if !copy.exists() {
+        std::fs::create_dir_all(dir.join("bin"))?;
+        std::fs::copy(find(program)?, &copy)?;
+    }
+    Ok(copy)
 }
 
 /// What the program of a node says about itself.

@@ -9,8 +9,6 @@ use crate::server::Server;
 /// The "internet" host, beyond the WAN.
 pub const INTERNET: &str = "198.51.100.1";
 
-const UPLINK: &str = "wan0";
-
 /// The network that all sites hang on: a bridge, its gateway, and the internet behind it.
 #[derive(Debug)]
 pub struct Wan {
@@ -72,17 +70,21 @@ pub struct Router {
 }
 
 impl Router {
+    /// The device towards the WAN.
+    pub const UPLINK: &str = "wan0";
+
     /// `inside` is the gateway's address with its prefix length; `outside` the address within 203.0.113.0/24.
     pub fn create(name: &str, inside: &[&str], outside: &str, wan: &Wan, iptables: Iptables) -> Result<Self> {
+        let uplink = Self::UPLINK;
         let ns = Netns::create(name)?;
-        wan.attach(&ns, UPLINK, name)?;
+        wan.attach(&ns, uplink, name)?;
         ns.sysctl(&[("net/ipv4/ip_forward", "1")])?;
         let addresses: String = inside.iter().map(|a| format!("address add {a} dev lan0\n")).collect();
         ns.ip(&format!(
             "link add lan0 type bridge mcast_snooping 0
              link set lan0 up
              {addresses}
-             link set {UPLINK} up"
+             link set {uplink} up"
         ))?;
         do_not_filter_bridge(&ns)?;
         let router = Self { ns };
@@ -93,13 +95,13 @@ impl Router {
             &router.ns,
             &format!(
                 "*filter
--A INPUT -i {UPLINK} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A INPUT -i {UPLINK} -j DROP
--A FORWARD -i {UPLINK} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A FORWARD -i {UPLINK} -j DROP
+-A INPUT -i {uplink} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -i {uplink} -j DROP
+-A FORWARD -i {uplink} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i {uplink} -j DROP
 COMMIT
 *nat
--A POSTROUTING -o {UPLINK} -j MASQUERADE
+-A POSTROUTING -o {uplink} -j MASQUERADE
 COMMIT
 "
             ),
@@ -109,9 +111,10 @@ COMMIT
 
     /// Gives the uplink this address and no other, as a provider does overnight.
     pub fn set_outside(&self, address: &str) -> Result<()> {
+        let uplink = Self::UPLINK;
         self.ns.ip(&format!(
-            "address flush dev {UPLINK} scope global
-             address add {address}/24 dev {UPLINK}
+            "address flush dev {uplink} scope global
+             address add {address}/24 dev {uplink}
              route replace default via 203.0.113.1"
         ))
     }
@@ -123,7 +126,7 @@ COMMIT
 
     /// Makes the uplink slow or lossy towards the WAN.
     pub fn degrade(&self, quality: &LinkQuality) -> Result<()> {
-        degrade(&self.ns, UPLINK, quality)
+        degrade(&self.ns, Self::UPLINK, quality)
     }
 }
 

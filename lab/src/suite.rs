@@ -1,5 +1,6 @@
 //! Everything that proves the fabric works, in one run: the matrix with either firewall and either datapath, and the
-//! scenarios with either datapath. What runs on this machine's kernel and what runs in the guest go side by side.
+//! scenarios with either datapath. What runs on this machine's kernel and what runs in the guest go side by side, and so
+//! does what measures quiet tunnels.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -31,12 +32,20 @@ pub struct Job {
 const HERE: [(&str, &str); 3] = [
     ("matrix: user space, nftables", "matrix --datapath user --firewall nftables"),
     ("scenarios: user space, nftables", "scenario all --datapath user --firewall nftables"),
-    ("matrix: user space, iptables", "matrix --datapath user --firewall iptables"),
+    ("matrix: user space, iptables, no root", "matrix --datapath user --firewall iptables --user nobody"),
 ];
 
-const GUEST: [(&str, &str); 2] = [
-    ("matrix: kernel, iptables", "guest -- matrix --datapath kernel --firewall iptables"),
+const GUEST: [(&str, &str); 3] = [
+    ("matrix: kernel, iptables, no root", "guest -- matrix --datapath kernel --firewall iptables --user nobody"),
     ("scenarios: kernel, iptables", "guest -- scenario all --datapath kernel --firewall iptables"),
+    ("odd kernels", "odd-kernels"),
+];
+
+/// These only wait, so they keep nobody waiting.
+const QUIET: [(&str, &str); 3] = [
+    ("idle: user space", "idle --hours 0.02 --datapath user"),
+    ("idle: ten tunnels", "idle --hours 0.02 --tunnels 10"),
+    ("idle: kernel", "guest -- idle --hours 0.02 --datapath kernel"),
 ];
 
 #[derive(Debug)]
@@ -56,7 +65,7 @@ pub fn run() -> Result<ExitCode> {
             |(what, arguments): &(&str, &str)| Job { what: (*what).to_owned(), arguments: (*arguments).to_owned() };
         jobs.iter().map(job).collect()
     };
-    run_lanes(vec![lane(&HERE), lane(&GUEST)])
+    run_lanes(vec![lane(&HERE), lane(&GUEST), lane(&QUIET)])
 }
 
 /// Runs jobs, each as a program of its own, one lane beside the other; prints the failed rows as they come and a
@@ -163,7 +172,7 @@ impl Seen {
 }
 
 /// Reads `N passed, N failed`.
-fn count(line: &str) -> Option<(usize, usize)> {
+pub fn count(line: &str) -> Option<(usize, usize)> {
     let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
     Some((passed.parse().ok()?, failed.parse().ok()?))
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use selvedge_ike::{
-    Child, Config, Credentials, Crypto, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector,
+    Child, Config, Credentials, Crypto, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector, Wall,
 };
 
 const PEER: PeerId = PeerId(1);
@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: arg("--peer")?.clone(),
         remotes: args.get("--remote").map(|remote| remote.parse()).transpose()?.into_iter().collect(),
         initiate: arg("--role")? == "initiator",
+        metered: false,
         local_ts: selectors(arg("--local-ts")?)?,
         remote_ts: selectors(arg("--remote-ts")?)?,
     };
@@ -115,7 +116,7 @@ struct Node {
 impl Node {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Now { mono: self.start.elapsed(), wall }
+        Now { mono: self.start.elapsed(), wall: Wall::Is(wall) }
     }
 
     fn run(&mut self, inputs: &Receiver<Input>) -> Result<(), Box<dyn Error>> {
@@ -188,6 +189,7 @@ impl Node {
                 Event::PeerUp { remote, .. } => format!("peer-up remote={remote}"),
                 Event::PeerDown { reason, .. } => format!("peer-down {reason}"),
                 Event::Refused { remote, claimed, reason } => format!("refused {remote} {claimed:?} {reason}"),
+                Event::Later { wall } => format!("later {wall}"),
             };
             println!("{line}");
         }

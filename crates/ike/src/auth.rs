@@ -4,10 +4,12 @@
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, anchor_from_trusted_cert};
 
+use crate::config::Wall;
 use crate::credentials::Credentials;
 use crate::crypto::{Crypto, CryptoError, Prf};
 use crate::der;
 use crate::error::CertificateFailure;
+use crate::validity;
 use crate::wire::{Auth, AuthMethod, CERT_X509_SIGNATURE, Chain, Id, Payloads, payload};
 
 /// SHA2-256 in SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 7).
@@ -86,17 +88,28 @@ pub(crate) fn describe(id: &Id<'_>, certs: &[CertificateDer<'_>]) -> String {
     }
 }
 
+/// What an authenticated peer's certificate says about time, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// This time has come.
+    pub(crate) wall: u64,
+    /// The end of the certificate.
+    pub(crate) until: u64,
+}
+
 /// Proves that the sender of `auth` is `name`: its certificate leads to an authority we trust, is valid now, is made out
 /// to `name`, and its key signed `octets`.
+///
+/// If the clock is not set and the certificates begin later, it is later: authorities do not issue for the future.
 pub(crate) fn verify(
     crypto: &dyn Crypto,
     credentials: &Credentials,
-    wall: u64,
+    wall: Wall,
     name: &str,
     certs: &[CertificateDer<'_>],
     auth: &Auth<'_>,
     octets: &[u8],
-) -> Result<(), CertificateFailure> {
+) -> Result<Proof, CertificateFailure> {
     let of = || name.to_owned();
     let (leaf, intermediates) = certs.split_first().ok_or_else(|| CertificateFailure::Missing { of: of() })?;
     let failure = |error: webpki::Error| match error {
@@ -111,11 +124,26 @@ pub(crate) fn verify(
         }
         error => CertificateFailure::Other { of: of(), error },
     };
+    let until = validity::validity(leaf).map_or(0, |(_, end)| end);
     let leaf = EndEntityCert::try_from(leaf).map_err(failure)?;
     let trust: Vec<CertificateDer<'_>> = credentials.trust().iter().map(|ca| ca.as_slice().into()).collect();
     let anchors: Vec<_> = trust.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
-    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(wall));
-    leaf.verify_for_usage(crypto.verifiers(), &anchors, intermediates, time, AnyUsage, None, None).map_err(failure)?;
+    let valid_at = |seconds| {
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        leaf.verify_for_usage(crypto.verifiers(), &anchors, intermediates, time, AnyUsage, None, None).map(drop)
+    };
+    let mut seconds = wall.seconds();
+    loop {
+        match valid_at(seconds) {
+            // Every round is later than the last, and there are no more rounds than certificates.
+            Err(webpki::Error::CertNotValidYet { not_before, .. })
+                if matches!(wall, Wall::AtLeast(_)) && not_before.as_secs() > seconds =>
+            {
+                seconds = not_before.as_secs();
+            }
+            done => break done.map_err(failure)?,
+        }
+    }
 
     let server_name = DnsName::try_from(name).map_err(|_| CertificateFailure::NotAName { name: of() })?;
     leaf.verify_is_valid_for_subject_name(&ServerName::DnsName(server_name)).map_err(|_| {
@@ -123,7 +151,7 @@ pub(crate) fn verify(
         CertificateFailure::OtherName { expected: of(), presented }
     })?;
     if signature_is_valid(crypto, &leaf, auth, octets) {
-        Ok(())
+        Ok(Proof { wall: seconds, until })
     } else {
         Err(CertificateFailure::BadSignature { of: of() })
     }

@@ -53,7 +53,7 @@ pub(crate) struct Disagreement {
 pub(crate) fn respond(
     payloads: &Payloads<'_>,
     policy: &Peer,
-    prefer_chacha: bool,
+    aeads: &[Aead],
     pfs: bool,
 ) -> Result<Agreement, Disagreement> {
     let peer = || policy.name.clone();
@@ -62,10 +62,9 @@ pub(crate) fn respond(
     let (Some(offer), Some(ts_i), Some(ts_r)) = (payloads.proposals(), payloads.ts_i(), payloads.ts_r()) else {
         return Err(incomplete("offer for a CHILD_SA"));
     };
-    let chosen =
-        proposal::choose_esp(offer, prefer_chacha, pfs, payloads.ke().map(|ke| ke.group)).ok_or_else(|| {
-            Disagreement { kind: notify::NO_PROPOSAL_CHOSEN, failure: Failure::NoCommonAlgorithms { peer: peer() } }
-        })?;
+    let chosen = proposal::choose_esp(offer, aeads, pfs, payloads.ke().map(|ke| ke.group)).ok_or_else(|| {
+        Disagreement { kind: notify::NO_PROPOSAL_CHOSEN, failure: Failure::NoCommonAlgorithms { peer: peer() } }
+    })?;
     let spi_out = esp_spi(&chosen).ok_or_else(|| incomplete("usable SPI"))?;
     let local_ts = ts::narrow(ts_r, &policy.local_ts);
     let remote_ts = ts::narrow(ts_i, &policy.remote_ts);
@@ -82,10 +81,15 @@ pub(crate) fn respond(
 }
 
 /// The initiator's part: reads the responder's choice, which must stay within our offer.
-pub(crate) fn conclude(payloads: &Payloads<'_>, policy: &Peer, pfs: bool) -> Result<Agreement, Failure> {
+pub(crate) fn conclude(
+    payloads: &Payloads<'_>,
+    policy: &Peer,
+    aeads: &[Aead],
+    pfs: bool,
+) -> Result<Agreement, Failure> {
     let incomplete = |what| Failure::Incomplete { peer: policy.name.clone(), what };
     let answer = payloads.proposals().ok_or_else(|| incomplete("choice of algorithms"))?;
-    let chosen = proposal::chosen_esp(answer, pfs).ok_or_else(|| incomplete("choice out of our algorithms"))?;
+    let chosen = proposal::chosen_esp(answer, aeads, pfs).ok_or_else(|| incomplete("choice out of our algorithms"))?;
     let spi_out = esp_spi(&chosen).ok_or_else(|| incomplete("usable SPI"))?;
     let local_ts = payloads.ts_i().unwrap_or_default().to_vec();
     let remote_ts = payloads.ts_r().unwrap_or_default().to_vec();

@@ -63,7 +63,7 @@ fn try_request(
         let spi = &old.to_be_bytes();
         chain.notification(Notify { protocol: Some(Protocol::Esp), spi, ..Notify::new(notify::REKEY_SA) });
     }
-    chain.sa(&proposal::offer_esp(ctx.config.prefer_chacha, spi_in, true));
+    chain.sa(&proposal::offer_esp(&ctx.config.esp(), spi_in, true));
     chain.nonce(&nonce);
     chain.ke(Ke { group: group.number(), data: private.public() });
     chain.ts(&peer.local_ts, &peer.remote_ts);
@@ -86,7 +86,7 @@ pub(crate) fn answer(
         None if !sa.children.is_empty() => return Err(refusal(notify::NO_ADDITIONAL_SAS, &[])),
         None => None,
     };
-    let agreement = child::respond(payloads, &peer, ctx.config.prefer_chacha, true)
+    let agreement = child::respond(payloads, &peer, &ctx.config.esp(), true)
         .map_err(|disagreement| refusal(disagreement.kind, &[]))?;
     let group = agreement.chosen.suite.group.unwrap_or(GROUPS[0]);
     let (Some(ke), Some(nonce_i)) = (payloads.ke(), payloads.nonce()) else {
@@ -148,11 +148,12 @@ fn rekeyable(sa: &IkeSa, spi_out: Option<u32>) -> Result<u32, Chain> {
 fn announce(sa: &mut IkeSa, ctx: &mut Ctx<'_>, child: Child, switch_at: Option<Duration>) {
     let Some(peer) = sa.peer_id() else { return };
     sa.lost_child = false;
+    let rekey_at = sa.child_rekey_at(ctx);
     sa.children.push(ChildSa {
         spi_in: child.spi_in,
         spi_out: child.spi_out,
         state: ChildState::Live,
-        rekey_at: IkeSa::child_rekey_at(ctx),
+        rekey_at,
         switch_at,
         announced: true,
     });
@@ -188,7 +189,7 @@ pub(crate) fn on_response(sa: &mut IkeSa, ctx: &mut Ctx<'_>, request: ChildReque
     let made = (|| {
         let peer = sa.peer.clone().ok_or(CryptoError)?;
         let incomplete = |what| Failure::Incomplete { peer: peer.name.clone(), what };
-        let agreement = child::conclude(payloads, &peer, true)?;
+        let agreement = child::conclude(payloads, &peer, &ctx.config.esp(), true)?;
         let ke = payloads.ke().filter(|ke| ke.group == group.number());
         let ke = ke.filter(|_| agreement.chosen.suite.group == Some(group));
         let ke = ke.ok_or_else(|| incomplete("public value of the group we used"))?;

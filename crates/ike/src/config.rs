@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+use crate::crypto::Aead;
+use crate::peer::PeerEntry;
+use crate::proposal;
 use crate::ts::TrafficSelector;
 
 /// The present, passed to every `handle_*`.
@@ -11,8 +14,26 @@ use crate::ts::TrafficSelector;
 pub struct Now {
     /// Since an arbitrary origin; never runs backwards.
     pub mono: Duration,
-    /// Unix time in seconds, for certificates and for reports to people only.
-    pub wall: u64,
+    /// The calendar, for certificates and for reports to people only.
+    pub wall: Wall,
+}
+
+/// Unix time in seconds, and how well it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// The clock is set.
+    Is(u64),
+    /// The clock is not set, or nobody knows whether it is: it is this time or later.
+    AtLeast(u64),
+}
+
+impl Wall {
+    /// The seconds, however well known.
+    pub fn seconds(self) -> u64 {
+        match self {
+            Self::Is(seconds) | Self::AtLeast(seconds) => seconds,
+        }
+    }
 }
 
 /// Names a peer between the endpoint and its user.
@@ -28,8 +49,12 @@ pub struct Config {
     pub credentials: Credentials,
     /// Intervals and limits in time.
     pub timers: Timers,
+    /// The same for metered peers.
+    pub metered: Timers,
     /// Offer and choose ChaCha20-Poly1305 before AES-GCM: right for a CPU without AES instructions.
     pub prefer_chacha: bool,
+    /// The ciphers that the datapath has for ESP: no others are offered or chosen.
+    pub esp_aeads: Vec<Aead>,
     /// Claim a NAT in front of us so that ESP always travels in UDP: right for a user-space datapath.
     pub force_encap: bool,
     /// Demand cookies while at least this many callers have not authenticated (RFC 7296 section 2.6).
@@ -45,11 +70,23 @@ impl Config {
             name: name.into(),
             credentials,
             timers: Timers::default(),
+            metered: Timers::metered(),
             prefer_chacha: false,
+            esp_aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm, Aead::ChaCha20Poly1305],
             force_encap: false,
             cookie_threshold: 100,
             max_half_open: 2000,
         }
+    }
+
+    pub(crate) fn timers_for(&self, peer: Option<&PeerEntry>) -> &Timers {
+        if peer.is_some_and(|entry| entry.config.metered) { &self.metered } else { &self.timers }
+    }
+
+    /// The ciphers for ESP in our order of preference.
+    pub(crate) fn esp(&self) -> Vec<Aead> {
+        let preferred = proposal::aeads(self.prefer_chacha).into_iter();
+        preferred.filter(|aead| self.esp_aeads.contains(aead)).collect()
     }
 }
 
@@ -66,6 +103,8 @@ pub struct Peer {
     pub remotes: Vec<SocketAddr>,
     /// Call the peer and keep the tunnel up, rather than wait for its call.
     pub initiate: bool,
+    /// Every byte on the way to it costs money: [`Config::metered`] holds.
+    pub metered: bool,
     /// What of ours belongs into the tunnel. At most 255.
     pub local_ts: Vec<TrafficSelector>,
     /// What of the peer's belongs into the tunnel. At most 255.
@@ -79,7 +118,9 @@ pub struct Timers {
     pub retransmit: Retransmit,
     /// How long a caller may take to authenticate.
     pub half_open: Duration,
-    /// Ask whether the peer lives after this long without anything from it; zero never asks.
+    /// Ask whether the peer lives after this long without anything from it, or up to a sixth later, so that questions to
+    /// several peers leave together; zero never asks. The end that was called waits half as long again: else both would
+    /// ask at once, for ever.
     pub dpd: Duration,
     /// Life of a CHILD_SA.
     pub child_rekey: Duration,
@@ -110,6 +151,27 @@ pub struct Retransmit {
     pub cap: Duration,
     /// Give up after this long.
     pub budget: Duration,
+}
+
+impl Timers {
+    /// For a path where every byte costs money: as few messages as can be while nothing else is sent. What traffic
+    /// brings to light (suspicions, repetitions without response) is as quick as ever.
+    pub fn metered() -> Self {
+        Self {
+            retransmit: Retransmit {
+                first: Duration::from_secs(2),
+                factor_percent: 200,
+                cap: Duration::from_secs(16),
+                ..Retransmit::default()
+            },
+            dpd: Duration::from_secs(600),
+            child_rekey: Duration::from_secs(8 * 3600),
+            ike_rekey: Duration::from_secs(24 * 3600),
+            backoff_cap: Duration::from_secs(600),
+            nat_keepalive: Duration::from_secs(110),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timers {

@@ -58,7 +58,7 @@ impl Endpoint {
         }
         let peer = entry.config.clone();
         let path = Path::calling(entry.local, remote);
-        let budget = share(self.config.timers.retransmit.budget, candidates.len());
+        let budget = share(self.config.timers_for(self.directory.get(id)).retransmit.budget, candidates.len());
         let called = sa_init::call(&mut self.ctx(now, &mut Vec::new()), peer, path, budget);
         match (called, self.directory.get_mut(id)) {
             (Ok(sa), Some(entry)) => {
@@ -80,11 +80,11 @@ impl Endpoint {
         let crypto = &*self.crypto;
         let Some(entry) = self.directory.get_mut(id) else { return };
         let count = candidates(entry, entry.current.and_then(|key| self.sas.get(&key))).len().max(1);
+        let timers = self.config.timers_for(Some(entry));
         entry.connecting = None;
         entry.candidate = (entry.candidate + 1) % count;
         let round_over = entry.candidate == 0;
-        let pause =
-            if round_over { entry.backoff(&self.config.timers, |most| jitter(crypto, most)) } else { Duration::ZERO };
+        let pause = if round_over { entry.backoff(timers, |most| jitter(crypto, most)) } else { Duration::ZERO };
         entry.retry_at = Some(now.mono.saturating_add(pause));
         if round_over {
             // A mere suspicion, or a single call, is not pursued.
@@ -96,6 +96,7 @@ impl Endpoint {
             entry.retry_at = None;
             entry.attempt = 0;
         }
+        self.drop_expired(now, id);
         self.schedule(id);
     }
 
@@ -119,7 +120,7 @@ impl Endpoint {
     /// Keeps the sentence for the status.
     pub(crate) fn note(&mut self, now: Now, id: Option<PeerId>, failure: &Failure) {
         if let Some(entry) = id.and_then(|id| self.directory.get_mut(id)) {
-            entry.last_error = Some(LastError { reason: failure.to_string(), wall: now.wall });
+            entry.last_error = Some(LastError { reason: failure.to_string(), wall: now.wall.seconds() });
         }
     }
 

@@ -99,7 +99,16 @@ impl Credentials {
 
     /// When our certificate ends, in seconds since 1970.
     pub fn not_after(&self) -> Option<u64> {
-        self.chain.first().and_then(|leaf| validity::not_after(leaf))
+        self.validity().map(|(_, end)| end)
+    }
+
+    /// When our certificate begins, in seconds since 1970.
+    pub fn not_before(&self) -> Option<u64> {
+        self.validity().map(|(begin, _)| begin)
+    }
+
+    fn validity(&self) -> Option<(u64, u64)> {
+        self.chain.first().and_then(|leaf| validity::validity(leaf))
     }
 
     /// Certificates to send, ours first.

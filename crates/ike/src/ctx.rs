@@ -93,6 +93,13 @@ impl Ctx<'_> {
         Ok(spi)
     }
 
+    /// An authenticated peer's certificate says that this time has come.
+    pub(crate) fn learn(&mut self, wall: u64) {
+        if wall > self.now.wall.seconds() {
+            self.out.events.push_back(Event::Later { wall });
+        }
+    }
+
     /// Counts what happens, for "before" and "after" within one instant.
     pub(crate) fn serial(&mut self) -> u64 {
         self.ids.serial += 1;

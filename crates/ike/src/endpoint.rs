@@ -110,7 +110,11 @@ impl Endpoint {
                         entry.candidate = 0;
                         entry.retry_at = None;
                     }
+                    let pace = entry.config.metered != peer.metered;
                     entry.config = Arc::new(peer);
+                    if pace {
+                        self.with_current(now, id, |_, _| ());
+                    }
                     if moved {
                         // A call to an address that the peer no longer has leads nowhere.
                         self.abandon_call(now, id, |sa, peer| !peer.remotes.contains(&sa.path.remote));
@@ -250,6 +254,7 @@ impl Endpoint {
         self.directory.iter().map(|entry| PeerStatus {
             id: entry.config.id,
             name: entry.config.name.clone(),
+            metered: entry.config.metered,
             state: self.state(entry),
             last_error: entry.last_error.clone(),
         })
@@ -328,7 +333,8 @@ impl Endpoint {
             }
         }
         if !matches!(sa.phase, Phase::Gone) {
-            let at = sa.next_timeout(&self.config.timers);
+            let entry = sa.peer_id().and_then(|id| self.directory.get(id));
+            let at = sa.next_timeout(self.config.timers_for(entry));
             return self.timetable.set(Alarm::Sa(key), at);
         }
         let peer = sa.peer_id();

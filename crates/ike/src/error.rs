@@ -142,8 +142,9 @@ impl fmt::Display for CertificateFailure {
     }
 }
 
-/// A unix time for people.
-struct Utc(u64);
+/// A unix time, in seconds, for people: `2026-11-20 08:00:00 UTC`.
+#[derive(Clone, Copy, Debug)]
+pub struct Utc(pub u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

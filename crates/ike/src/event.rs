@@ -136,6 +136,11 @@ pub enum Event {
         /// A sentence.
         reason: String,
     },
+    /// An authenticated peer proved that the clock, which is not set, is behind.
+    Later {
+        /// Unix time in seconds that has come.
+        wall: u64,
+    },
 }
 
 /// How things stand with a peer.
@@ -145,6 +150,8 @@ pub struct PeerStatus {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// As configured.
+    pub metered: bool,
     /// Now.
     pub state: PeerState,
     /// The last failure, even if things went well since.

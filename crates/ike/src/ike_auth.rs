@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth;
+use crate::auth::{self, Proof};
 use crate::child::{self, Agreement, ChildSa, ChildSecrets, ChildState};
 use crate::config::Peer;
 use crate::crypto::CryptoError;
@@ -49,7 +49,7 @@ pub(crate) fn request(
     auth::emit_certreq(ctx.crypto, credentials, &mut chain);
     auth::emit_auth(ctx.crypto, credentials, &octets, &mut chain)?;
     let spi_in = ctx.esp_spi()?;
-    chain.sa(&proposal::offer_esp(ctx.config.prefer_chacha, spi_in, false));
+    chain.sa(&proposal::offer_esp(&ctx.config.esp(), spi_in, false));
     chain.ts(&peer.local_ts, &peer.remote_ts);
     sa.phase = Phase::Auth(Box::new(Authenticating {
         init_response: init_response.to_vec(),
@@ -79,7 +79,9 @@ pub(crate) fn answer(sa: &mut IkeSa, ctx: &mut Ctx<'_>, datagram: Datagram<'_>, 
         }
     };
     match identify(sa, ctx, &half_open, &payloads) {
-        Ok(peer) => {
+        Ok((peer, proof)) => {
+            ctx.learn(proof.wall);
+            sa.until = proof.until;
             sa.peer = Some(peer);
             let chain = welcome(sa, ctx, &half_open, &payloads);
             sa.send_response(ctx, &datagram, tag, &chain);
@@ -104,7 +106,7 @@ fn identify(
     ctx: &Ctx<'_>,
     half_open: &HalfOpen,
     payloads: &Payloads<'_>,
-) -> Result<Arc<Peer>, (Option<String>, Failure)> {
+) -> Result<(Arc<Peer>, Proof), (Option<String>, Failure)> {
     let address = || sa.path.remote.to_string();
     let Some(id) = payloads.id_i() else {
         return Err((None, Failure::Incomplete { peer: address(), what: "identity" }));
@@ -120,9 +122,9 @@ fn identify(
     let keys = sa.keys.as_ref().ok_or_else(|| fail(CryptoError.into()))?;
     let octets =
         auth::signed_octets(ctx.crypto, keys.suite.prf, &half_open.request, &half_open.nonce_r, &keys.sk_pi, id);
-    auth::verify(ctx.crypto, &ctx.config.credentials, ctx.now.wall, &peer.name, &certs, proof, &octets)
+    let proof = auth::verify(ctx.crypto, &ctx.config.credentials, ctx.now.wall, &peer.name, &certs, proof, &octets)
         .map_err(|failure| fail(failure.into()))?;
-    Ok(Arc::clone(peer))
+    Ok((Arc::clone(peer), proof))
 }
 
 /// The caller is who it says: prove ourselves and settle the first CHILD_SA.
@@ -171,7 +173,7 @@ fn first_child(
 ) -> Result<Child, child::Disagreement> {
     let broken = |failure| child::Disagreement { kind: notify::NO_PROPOSAL_CHOSEN, failure };
     let Some(peer) = sa.peer.clone() else { return Err(broken(CryptoError.into())) };
-    let agreement = child::respond(payloads, &peer, ctx.config.prefer_chacha, false)?;
+    let agreement = child::respond(payloads, &peer, &ctx.config.esp(), false)?;
     let spi_in = ctx.esp_spi().map_err(|error| broken(error.into()))?;
     chain.sa(&proposal::answer_esp(&agreement.chosen, spi_in));
     chain.ts(&agreement.remote_ts, &agreement.local_ts);
@@ -195,7 +197,7 @@ fn install(
         spi_in,
         spi_out: child.spi_out,
         state: ChildState::Live,
-        rekey_at: IkeSa::child_rekey_at(ctx),
+        rekey_at: sa.child_rekey_at(ctx),
         switch_at: None,
         announced: true,
     });
@@ -220,19 +222,25 @@ pub(crate) fn on_response(sa: &mut IkeSa, ctx: &mut Ctx<'_>, payloads: Result<Pa
         sa.phase = Phase::Gone;
         return;
     }
-    if let Err(failure) = authenticate(sa, ctx, &peer, &state, &payloads) {
-        // RFC 7296 section 2.21.2: the responder, which takes the IKE SA for established, is told.
-        let mut chain = Chain::new();
-        chain.notify(notify::AUTHENTICATION_FAILED, &[]);
-        sa.closing(ctx);
-        sa.send_request(ctx, Exchange::Informational, &chain, Request::DeleteIke);
-        ctx.signals.push(Signal::Failed(failure));
-        return;
+    match authenticate(sa, ctx, &peer, &state, &payloads) {
+        Ok(proof) => {
+            ctx.learn(proof.wall);
+            sa.until = proof.until;
+        }
+        Err(failure) => {
+            // RFC 7296 section 2.21.2: the responder, which takes the IKE SA for established, is told.
+            let mut chain = Chain::new();
+            chain.notify(notify::AUTHENTICATION_FAILED, &[]);
+            sa.closing(ctx);
+            sa.send_request(ctx, Exchange::Informational, &chain, Request::DeleteIke);
+            ctx.signals.push(Signal::Failed(failure));
+            return;
+        }
     }
     if let Some(error) = payloads.error().filter(|_| payloads.proposals().is_none()) {
         return give_up(sa, ctx, Failure::Answered { peer: peer.name.clone(), kind: error.kind });
     }
-    match child::conclude(&payloads, &peer, false) {
+    match child::conclude(&payloads, &peer, &ctx.config.esp(), false) {
         Ok(agreement) => {
             sa.go_live(ctx);
             if let Some(child) = install(sa, ctx, agreement, state.spi_in, &state.nonce_i, &state.nonce_r, true) {
@@ -260,7 +268,7 @@ fn authenticate(
     peer: &Peer,
     state: &Authenticating,
     payloads: &Payloads<'_>,
-) -> Result<(), Failure> {
+) -> Result<Proof, Failure> {
     let incomplete = |what| Failure::Incomplete { peer: peer.name.clone(), what };
     let id = payloads.id_r().ok_or_else(|| incomplete("identity"))?;
     let proof = payloads.auth().ok_or_else(|| incomplete("signature"))?;
@@ -274,6 +282,5 @@ fn authenticate(
         return Err(Failure::OtherIdentity { expected: peer.name.clone(), presented });
     }
     let octets = auth::signed_octets(ctx.crypto, keys.suite.prf, &state.init_response, &state.nonce_i, &keys.sk_pr, id);
-    auth::verify(ctx.crypto, &ctx.config.credentials, ctx.now.wall, &peer.name, &certs, proof, &octets)?;
-    Ok(())
+    Ok(auth::verify(ctx.crypto, &ctx.config.credentials, ctx.now.wall, &peer.name, &certs, proof, &octets)?)
 }

@@ -228,7 +228,7 @@ impl Endpoint {
         });
     }
 
-    fn on_down(&mut self, now: Now, key: u64, failure: &Failure) {
+    pub(crate) fn on_down(&mut self, now: Now, key: u64, failure: &Failure) {
         let Some(id) = self.sas.get(&key).and_then(IkeSa::peer_id) else { return };
         if !matches!(failure, Failure::Deleted { .. }) {
             self.note(now, Some(id), failure);

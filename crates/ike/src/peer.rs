@@ -134,6 +134,7 @@ mod tests {
             name: "a".into(),
             remotes: vec![],
             initiate: true,
+            metered: false,
             local_ts: vec![],
             remote_ts: vec![],
         };

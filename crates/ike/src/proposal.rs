@@ -84,7 +84,7 @@ pub(crate) struct ChildSuite {
 }
 
 /// AES first unless the CPU is better at ChaCha20.
-fn aeads(prefer_chacha: bool) -> [Aead; 3] {
+pub(crate) fn aeads(prefer_chacha: bool) -> [Aead; 3] {
     if prefer_chacha {
         [Aead::ChaCha20Poly1305, Aead::Aes256Gcm, Aead::Aes128Gcm]
     } else {
@@ -109,8 +109,8 @@ pub(crate) fn offer_ike(prefer_chacha: bool, spi: &[u8]) -> Vec<Proposal> {
 }
 
 /// Our offer for a CHILD_SA; with key exchange methods in CREATE_CHILD_SA, without in IKE_AUTH.
-pub(crate) fn offer_esp(prefer_chacha: bool, spi: u32, pfs: bool) -> Vec<Proposal> {
-    let mut transforms: Vec<Transform> = aeads(prefer_chacha).map(Aead::transform).to_vec();
+pub(crate) fn offer_esp(aeads: &[Aead], spi: u32, pfs: bool) -> Vec<Proposal> {
+    let mut transforms: Vec<Transform> = aeads.iter().map(|aead| aead.transform()).collect();
     if pfs {
         transforms.extend(GROUPS.map(ke));
     }
@@ -132,7 +132,7 @@ pub(crate) fn choose_ike(
             return None;
         }
         let suite = IkeSuite {
-            aead: aead(proposal, prefer_chacha)?,
+            aead: aead(proposal, &aeads(prefer_chacha))?,
             prf: first(proposal, PRFS, Prf::transform)?,
             group: group(proposal, ke_group)?,
         };
@@ -143,7 +143,7 @@ pub(crate) fn choose_ike(
 /// Chooses from an offer for a CHILD_SA. With `pfs` a proposal without a key exchange method is refused.
 pub(crate) fn choose_esp(
     offer: &[Proposal],
-    prefer_chacha: bool,
+    aeads: &[Aead],
     pfs: bool,
     ke_group: Option<u16>,
 ) -> Option<Chosen<ChildSuite>> {
@@ -152,7 +152,7 @@ pub(crate) fn choose_esp(
         if !acceptable(proposal, Protocol::Esp, 4, &known) || !proposal.transforms.contains(&no_esn()) {
             return None;
         }
-        let aead = aead(proposal, prefer_chacha)?;
+        let aead = aead(proposal, aeads)?;
         let group = if pfs { Some(group(proposal, ke_group)?) } else { None };
         Some(Chosen { number: proposal.number, spi: proposal.spi.clone(), suite: ChildSuite { aead, group } })
     })
@@ -181,9 +181,9 @@ pub(crate) fn chosen_ike(answer: &[Proposal], spi_len: usize) -> Option<Chosen<I
 }
 
 /// As [`chosen_ike`], for a CHILD_SA.
-pub(crate) fn chosen_esp(answer: &[Proposal], pfs: bool) -> Option<Chosen<ChildSuite>> {
+pub(crate) fn chosen_esp(answer: &[Proposal], aeads: &[Aead], pfs: bool) -> Option<Chosen<ChildSuite>> {
     let [proposal] = answer else { return None };
-    let chosen = choose_esp(answer, false, pfs, None)?;
+    let chosen = choose_esp(answer, aeads, pfs, None)?;
     let mut transforms = vec![chosen.suite.aead.transform(), no_esn()];
     transforms.extend(chosen.suite.group.map(ke));
     exact(proposal, &transforms).then_some(chosen)
@@ -205,11 +205,15 @@ fn exact(proposal: &Proposal, transforms: &[Transform]) -> bool {
     answered.clone().count() == transforms.len() && answered.all(|t| transforms.contains(t))
 }
 
-/// ChaCha20 if either end prefers it: it costs an end with AES instructions less than AES costs one without.
-fn aead(proposal: &Proposal, prefer_chacha: bool) -> Option<Aead> {
-    let offered = proposal.transforms.iter().find(|t| t.kind == transform::ENCR);
-    let preferred = prefer_chacha || offered == Some(&Aead::ChaCha20Poly1305.transform());
-    first(proposal, aeads(preferred), Aead::transform)
+/// Our preference, but ChaCha20 if the initiator prefers it: it costs an end with AES instructions less than AES costs one
+/// without.
+fn aead(proposal: &Proposal, ours: &[Aead]) -> Option<Aead> {
+    let chacha = Aead::ChaCha20Poly1305;
+    let theirs = proposal.transforms.iter().find(|t| t.kind == transform::ENCR);
+    if theirs == Some(&chacha.transform()) && ours.contains(&chacha) {
+        return Some(chacha);
+    }
+    first(proposal, ours.iter().copied(), Aead::transform)
 }
 
 fn first<T: Copy>(
@@ -243,7 +247,7 @@ mod tests {
     fn the_end_without_aes_instructions_decides_the_cipher() {
         let suites = |offers, takes| {
             let ike = choose_ike(&offer_ike(offers, &[]), takes, 0, None).unwrap().suite.aead;
-            let esp = choose_esp(&offer_esp(offers, 1, false), takes, false, None).unwrap().suite.aead;
+            let esp = choose_esp(&offer_esp(&aeads(offers), 1, false), &aeads(takes), false, None).unwrap().suite.aead;
             [ike, esp]
         };
         assert_eq!(suites(true, false), [Aead::ChaCha20Poly1305; 2]);
@@ -263,12 +267,12 @@ mod tests {
 
     #[test]
     fn unknown_kinds_wrong_spis_and_missing_kinds_are_refused() {
-        let offer = offer_esp(false, 0x1234_5678, true);
-        assert_eq!(choose_esp(&offer, false, true, None).unwrap().spi, [0x12, 0x34, 0x56, 0x78]);
+        let offer = offer_esp(&aeads(false), 0x1234_5678, true);
+        assert_eq!(choose_esp(&offer, &aeads(false), true, None).unwrap().spi, [0x12, 0x34, 0x56, 0x78]);
         let edit = |edit: fn(&mut Proposal)| {
             let mut offer = offer.clone();
             edit(&mut offer[0]);
-            choose_esp(&offer, false, true, None)
+            choose_esp(&offer, &aeads(false), true, None)
         };
         assert_eq!(edit(|p| p.spi.push(0)), None);
         assert_eq!(edit(|p| p.protocol = Some(Protocol::Ah)), None);
@@ -279,12 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn a_cipher_that_the_datapath_lacks_is_neither_offered_nor_taken() {
+        let chacha = [Aead::ChaCha20Poly1305];
+        assert_eq!(
+            choose_esp(&offer_esp(&chacha, 1000, true), &aeads(false), true, None).unwrap().suite.aead,
+            chacha[0]
+        );
+        assert_eq!(
+            choose_esp(&offer_esp(&aeads(false), 1000, true), &chacha, true, None).unwrap().suite.aead,
+            chacha[0]
+        );
+        assert_eq!(choose_esp(&offer_esp(&chacha, 1000, true), &[Aead::Aes256Gcm], true, None), None);
+        let chosen = choose_esp(&offer_esp(&aeads(false), 1000, true), &aeads(false), true, None).unwrap();
+        assert_eq!(chosen_esp(&answer_esp(&chosen, 2000), &chacha, true), None);
+    }
+
+    #[test]
     fn an_answer_must_be_one_algorithm_of_each_kind() {
-        let chosen = choose_esp(&offer_esp(true, 1, true), true, true, None).unwrap();
+        let chosen = choose_esp(&offer_esp(&aeads(true), 1, true), &aeads(true), true, None).unwrap();
         let answer = answer_esp(&chosen, 2);
-        let read = chosen_esp(&answer, true).unwrap();
+        let read = chosen_esp(&answer, &aeads(true), true).unwrap();
         assert_eq!((read.suite, read.spi), (chosen.suite, vec![0, 0, 0, 2]));
-        assert_eq!(chosen_esp(&offer_esp(true, 1, true), true), None);
+        assert_eq!(chosen_esp(&offer_esp(&aeads(true), 1, true), &aeads(true), true), None);
         assert_eq!(chosen_ike(&offer_ike(true, &[]), 0), None);
         let chosen = choose_ike(&offer_ike(true, &[7; 8]), true, 8, None).unwrap();
         assert_eq!(chosen_ike(&answer_ike(&chosen, &[9; 8]), 8).unwrap().spi, [9; 8]);

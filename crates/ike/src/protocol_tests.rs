@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::auth;
 use crate::child;
-use crate::config::{Config, Now, Peer, PeerId};
+use crate::config::{Config, Now, Peer, PeerId, Wall};
 use crate::credentials::Credentials;
 use crate::crypto::{Aead, Crypto, CryptoError, Group, Prf, PrivateValue, RingCrypto};
 use crate::der;
@@ -27,7 +27,7 @@ use crate::wire::{
     self, Auth, AuthMethod, Chain, Delete, Exchange, Id, Ke, Notify, Payloads, Protocol, Sealed, notify, payload,
 };
 
-const NOW: Now = Now { mono: Duration::from_secs(1), wall: 1_800_000_000 };
+const NOW: Now = Now { mono: Duration::from_secs(1), wall: Wall::Is(1_800_000_000) };
 
 fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
     static CA: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
@@ -63,6 +63,7 @@ fn endpoint(own: u32, initiate: bool, crypto: Box<dyn Crypto>) -> Endpoint {
         name: name(other),
         remotes: if initiate { vec![remote] } else { vec![] },
         initiate,
+        metered: false,
         local_ts: vec![ts(&format!("10.{own}.0.0/16"))],
         remote_ts: vec![ts(&format!("10.{other}.0.0/16"))],
     };
@@ -155,7 +156,7 @@ impl Rekey {
             let rekeys = Notify::new(notify::REKEY_SA);
             chain.notification(Notify { protocol: Some(Protocol::Esp), spi: &spi.to_be_bytes(), ..rekeys });
         }
-        let mut offer = proposal::offer_esp(false, 0x1234_5678, true);
+        let mut offer = proposal::offer_esp(&proposal::aeads(false), 0x1234_5678, true);
         offer[0].transforms.retain(|t| t.kind != wire::transform::KE || self.groups.contains(&t.id));
         chain.sa(&offer);
         chain.nonce(&self.nonce);
@@ -283,14 +284,20 @@ fn a_responder_must_stay_within_the_offer() {
     let a = endpoint(1, true, Box::new(RingCrypto::new()));
     let policy = &a.directory.get(PeerId(2)).unwrap().config;
     let conclude = |local: &str, remote: &str, change: fn(&mut wire::Proposal)| {
-        let chosen = proposal::choose_esp(&proposal::offer_esp(false, 1000, false), false, false, None).unwrap();
+        let chosen = proposal::choose_esp(
+            &proposal::offer_esp(&proposal::aeads(false), 1000, false),
+            &proposal::aeads(false),
+            false,
+            None,
+        )
+        .unwrap();
         let mut answer = proposal::answer_esp(&chosen, 2000);
         change(&mut answer[0]);
         let mut chain = Chain::new();
         chain.sa(&answer);
         chain.ts(&[ts(local)], &[ts(remote)]);
         let payloads = Payloads::parse(chain.first(), chain.bytes()).unwrap();
-        child::conclude(&payloads, policy, false).map(|agreement| agreement.spi_out).ok()
+        child::conclude(&payloads, policy, &proposal::aeads(false), false).map(|agreement| agreement.spi_out).ok()
     };
     assert_eq!(conclude("10.1.0.0/16", "10.2.5.0/24", |_| ()), Some(2000));
     assert_eq!(conclude("10.0.0.0/8", "10.2.5.0/24", |_| ()), None);
@@ -416,12 +423,12 @@ fn both_signature_formats_are_verified() {
     let verify = |auth: &Auth<'_>, octets: &[u8]| {
         auth::verify(&crypto, &credentials, NOW.wall, "beijing.node-1", &certs, auth, octets)
     };
-    assert_eq!(verify(auth, octets), Ok(()));
+    assert!(verify(auth, octets).is_ok_and(|proof| proof.wall == NOW.wall.seconds() && proof.until > proof.wall));
     let bad = Err(CertificateFailure::BadSignature { of: "beijing.node-1".into() });
     assert_eq!(verify(auth, b"other octets"), bad);
     let raw = raw_signature(auth.value);
     let old = Auth { method: AuthMethod::EcdsaP256Sha256, value: &raw };
-    assert_eq!(verify(&old, octets), Ok(()));
+    assert_eq!(verify(&old, octets), verify(auth, octets));
     assert_eq!(verify(&old, b"other octets"), bad);
     assert_eq!(verify(&Auth { value: &raw[1..], ..old }, octets), bad);
     assert_eq!(verify(&Auth { method: AuthMethod::Other(2), ..old }, octets), bad);

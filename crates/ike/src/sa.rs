@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::child::{ChildSa, ChildState};
 use crate::child_rekey::ChildRequest;
-use crate::config::{Peer, PeerId};
+use crate::config::{Peer, PeerId, Timers};
 use crate::ctx::{Ctx, Signal};
 use crate::error::Failure;
 use crate::event::{Event, Role};
@@ -84,6 +84,8 @@ pub(crate) struct IkeSa {
     /// When its first message was sent or seen, in the endpoint's count of events. A successor inherits it.
     pub(crate) born: u64,
     pub(crate) established: Option<Milestone>,
+    /// It is for us to ask first whether the other end lives. A successor inherits it.
+    pub(crate) asks: bool,
     pub(crate) last_inbound: Duration,
     pub(crate) last_outbound: Duration,
     /// The next rekey, or the next try of one.
@@ -100,6 +102,8 @@ pub(crate) struct IkeSa {
     pub(crate) confirmed: bool,
     /// IKE SAs that the peer has lost, by our SPI: their pairs are used until the peer is sure to have this one's.
     pub(crate) supersedes: Vec<u64>,
+    /// The end of the certificate by which the peer is authenticated, in seconds since 1970.
+    pub(crate) until: u64,
 }
 
 impl IkeSa {
@@ -130,6 +134,7 @@ impl IkeSa {
             children: Vec::new(),
             born: ctx.serial(),
             established: None,
+            asks: role == Role::Initiator,
             last_inbound: now,
             last_outbound: now,
             rekey_at: Duration::MAX,
@@ -139,6 +144,7 @@ impl IkeSa {
             provisional: false,
             confirmed: role == Role::Initiator,
             supersedes: Vec::new(),
+            until: 0,
         }
     }
 
@@ -157,9 +163,11 @@ impl IkeSa {
         heir.keys = Some(keys);
         heir.born = self.born;
         heir.established = self.established;
+        heir.until = self.until;
         heir.provisional = true;
         heir.confirmed = self.confirmed;
-        heir.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);
+        heir.asks = self.asks;
+        heir.rekey_at = lifetime(ctx, self.timers(ctx).ike_rekey);
         heir
     }
 
@@ -169,7 +177,7 @@ impl IkeSa {
         self.phase = Phase::Live;
         self.established = Some(Milestone { serial: ctx.serial(), at: now });
         self.last_inbound = now;
-        self.rekey_at = lifetime(ctx, ctx.config.timers.ike_rekey);
+        self.rekey_at = lifetime(ctx, self.timers(ctx).ike_rekey);
     }
 
     pub(crate) fn peer_id(&self) -> Option<PeerId> {
@@ -205,7 +213,7 @@ impl IkeSa {
 
     /// Sends an encrypted request and waits for its response.
     pub(crate) fn send_request(&mut self, ctx: &mut Ctx<'_>, exchange: Exchange, chain: &Chain, request: Request) {
-        let timing = &ctx.config.timers.retransmit;
+        let timing = &self.timers(ctx).retransmit;
         let budget = match request {
             Request::DeleteIke => timing.budget.min(FAREWELL),
             _ => timing.budget,
@@ -344,8 +352,12 @@ impl IkeSa {
     }
 
     /// When the next rekey of a CHILD_SA made now is due.
-    pub(crate) fn child_rekey_at(ctx: &Ctx<'_>) -> Duration {
-        lifetime(ctx, ctx.config.timers.child_rekey)
+    pub(crate) fn child_rekey_at(&self, ctx: &Ctx<'_>) -> Duration {
+        lifetime(ctx, self.timers(ctx).child_rekey)
+    }
+
+    pub(crate) fn timers<'a>(&self, ctx: &Ctx<'a>) -> &'a Timers {
+        ctx.config.timers_for(self.peer_id().and_then(|id| ctx.directory.get(id)))
     }
 }
 

@@ -78,7 +78,7 @@ fn send_request(sa: &mut IkeSa, ctx: &mut Ctx<'_>) {
     chain.notify(notify::SIGNATURE_HASH_ALGORITHMS, &auth::HASH_SHA2_256);
     let message = chain.message(header);
     let budget = initiating.deadline.saturating_sub(ctx.now.mono);
-    sa.exchange.sent(ctx.now.mono, &ctx.config.timers.retransmit, budget, message.clone(), Request::Handshake);
+    sa.exchange.sent(ctx.now.mono, &sa.timers(ctx).retransmit, budget, message.clone(), Request::Handshake);
     sa.transmit(ctx, message);
 }
 

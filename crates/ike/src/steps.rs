@@ -25,7 +25,7 @@ enum Step {
 impl IkeSa {
     /// Makes the next request if one is due.
     pub(crate) fn advance(&mut self, ctx: &mut Ctx<'_>) {
-        let Some((at, step)) = self.next_step(&ctx.config.timers) else { return };
+        let Some((at, step)) = self.next_step(self.timers(ctx)) else { return };
         if at > ctx.now.mono {
             return;
         }
@@ -63,13 +63,20 @@ impl IkeSa {
                 let childless = settled && self.children.is_empty() && ours;
                 let new_child = childless.then_some((self.new_child_at, Step::NewChild));
                 let rekey = settled.then_some((self.rekey_at, Step::RekeyIke));
-                let dpd =
-                    (!timers.dpd.is_zero()).then(|| (self.last_inbound.saturating_add(timers.dpd), Step::Liveness));
+                let dpd = self.liveness_at(timers.dpd).map(|at| (at, Step::Liveness));
                 let (at, step) = children.chain(new_child).chain(rekey).chain(dpd).min()?;
                 Some((at.max(self.hold_until.unwrap_or_default()), step))
             }
             _ => None,
         }
+    }
+
+    /// When the peer is asked whether it lives.
+    fn liveness_at(&self, dpd: Duration) -> Option<Duration> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let patience = if self.asks { dpd } else { dpd.saturating_add(dpd / 2) };
+        let (at, together) = (millis(self.last_inbound.saturating_add(patience)), millis(dpd / 6));
+        Some(Duration::from_millis(at.checked_div(together)?.saturating_add(1).saturating_mul(together)))
     }
 
     pub(crate) fn next_timeout(&self, timers: &Timers) -> Option<Duration> {
@@ -94,7 +101,8 @@ impl IkeSa {
             self.phase = Phase::Gone;
             return;
         }
-        match self.exchange.due(now, &ctx.config.timers.retransmit) {
+        let timers = self.timers(ctx);
+        match self.exchange.due(now, &timers.retransmit) {
             Due::Nothing => {}
             Due::Retransmit => {
                 if let Some(pending) = self.exchange.pending() {
@@ -102,7 +110,7 @@ impl IkeSa {
                     self.transmit(ctx, message);
                     // A peer that has lost its state need not say so.
                     let calls = self.peer.as_ref().is_some_and(|peer| peer.initiate);
-                    let long = now >= started.saturating_add(ctx.config.timers.unanswered);
+                    let long = now >= started.saturating_add(timers.unanswered);
                     if calls && long && self.is_live() {
                         ctx.signals.push(Signal::Suspicion);
                     }
@@ -111,7 +119,7 @@ impl IkeSa {
             Due::GiveUp(after) => return self.end(ctx, Failure::NoAnswer { remote: self.path.remote, after }),
         }
         self.switch_due(ctx);
-        if self.keepalive_at(&ctx.config.timers).is_some_and(|at| at <= now) {
+        if self.keepalive_at(timers).is_some_and(|at| at <= now) {
             self.last_outbound = now;
             let mut keepalive = self.path.transmit(self.peer_id(), vec![0xff]);
             keepalive.non_esp_marker = false;

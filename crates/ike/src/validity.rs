@@ -1,4 +1,4 @@
-//! Until when a certificate is valid (RFC 5280 section 4.1.2.5).
+//! When a certificate is valid (RFC 5280 section 4.1.2.5).
 
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
@@ -7,8 +7,8 @@ const SEQUENCE: u8 = 0x30;
 /// `[0] EXPLICIT Version`, absent in certificates of version 1.
 const VERSION: u8 = 0xa0;
 
-/// The `notAfter` of a certificate in DER, in seconds since 1970.
-pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
+/// `notBefore` and `notAfter` of a certificate in DER, in seconds since 1970.
+pub(crate) fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
     if let Some((_, after)) = element(rest, VERSION) {
@@ -19,8 +19,8 @@ pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
         (_, rest) = element(rest, tag)?;
     }
     let (validity, _) = element(rest, SEQUENCE)?;
-    let (_, validity) = time(validity)?;
-    Some(time(validity)?.0)
+    let (not_before, validity) = time(validity)?;
+    Some((not_before, time(validity)?.0))
 }
 
 /// The contents of the first element, if it has this tag, and what follows it.
@@ -95,22 +95,23 @@ mod tests {
 
     #[test]
     fn certificates_are_read_and_anything_else_is_not() {
-        let not_after_of = |year| {
+        let until = |year| {
             let key = rcgen::KeyPair::generate().unwrap();
             let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(2000, 3, 1);
             params.not_after = rcgen::date_time_ymd(year, 3, 1);
             params.self_signed(&key).unwrap().der().to_vec()
         };
-        let early = not_after_of(2026);
-        assert_eq!(not_after(&early), Some(1_772_323_200));
-        assert_eq!(not_after(&not_after_of(2100)), Some(4_107_542_400));
+        let early = until(2026);
+        assert_eq!(validity(&early), Some((951_868_800, 1_772_323_200)));
+        assert_eq!(validity(&until(2100)), Some((951_868_800, 4_107_542_400)));
         for length in 0..early.len() {
-            assert_eq!(not_after(&early[..length]), None);
+            assert_eq!(validity(&early[..length]), None);
         }
         for at in 0..200 {
             let mut spoilt = early.clone();
             spoilt[at] ^= 0xff;
-            not_after(&spoilt);
+            validity(&spoilt);
         }
     }
 }

@@ -38,6 +38,21 @@ impl Error {
         self.errno
     }
 
+    /// The kernel lacks the protocol, the address family or the operation. The numbers differ between architectures.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno, Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+    }
+
+    /// Nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        self.errno == Some(libc::ECONNREFUSED)
+    }
+
+    /// A file, or what a file stands for, is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.errno == Some(libc::ENOENT)
+    }
+
     /// The same error with what was tried put before it.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{Context, Result};
+use crate::sys;
 
 /// Gives the file at `path` this content and mode (`0o600`, …). Returns whether anything had to be written.
 ///
@@ -23,6 +24,34 @@ pub fn remove(path: impl AsRef<Path>) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).context(|| format!("remove {}", path.display())),
+    }
+}
+
+/// Who holds a lock (`flock(2)`) on the file, as far as can be seen: the number of the process. A file that is not
+/// there is not locked.
+pub fn lock_holder(path: impl AsRef<Path>) -> Result<Option<Option<u32>>> {
+    use std::os::fd::AsRawFd;
+    let path = path.as_ref();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).context(|| path.display()),
+    };
+    // SAFETY: takes no pointers. The lock ends with `file`.
+    match sys::check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            let inode = format!(":{}", file.metadata()?.ino());
+            let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+            let holder = locks.lines().find_map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                // 1: FLOCK ADVISORY WRITE 1234 00:19:567 0 EOF
+                let [_, "FLOCK", _, _, pid, file, ..] = words[..] else { return None };
+                file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
+            });
+            Ok(Some(holder))
+        }
+        Err(e) => Err(e).context(|| path.display()),
     }
 }
 

@@ -10,9 +10,11 @@
 
 pub mod address;
 pub mod capabilities;
+pub mod clock;
 mod error;
 mod family;
 pub mod file;
+pub mod landlock;
 pub mod link;
 pub mod netfilter;
 pub mod netlink;
@@ -27,9 +29,10 @@ mod sys;
 pub mod sysctl;
 pub mod tun;
 mod udp;
+pub mod user;
 pub mod watch;
 pub mod xfrm;
 
 pub use error::{Context, Error, Result};
 pub use family::Family;
-pub use udp::{BATCH, Batch, Datagram, Outgoing, Received, UdpPort};
+pub use udp::{BATCH, Batch, Datagram, Knock, Outgoing, Received, UdpPort};

@@ -99,6 +99,23 @@ pub fn create(socket: &mut Socket, name: &str, kind: &str) -> Result<bool> {
     }
 }
 
+/// Whether the kernel can make links of this kind; makes it load the module. A kernel that cannot gives `EOPNOTSUPP`.
+///
+/// The MTU asked for is none, so that nothing is made; kernels before 5.6 look at it later and make a link for a moment.
+pub fn probe(socket: &mut Socket, kind: &str) -> Result<()> {
+    const NAME: &str = "selvedge-probe";
+    let mut request = Request::new(RTM_NEWLINK, flags::CREATE | flags::EXCL);
+    request.zeros(IFINFO).attribute_text(IFLA_IFNAME, NAME).attribute_u32(IFLA_MTU, u32::MAX);
+    request.nested(IFLA_LINKINFO, |info| {
+        info.attribute_text(IFLA_INFO_KIND, kind);
+    });
+    match socket.request(&mut request) {
+        Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EEXIST)) => Ok(()),
+        Err(e) => Err(e.context(format!("make {kind} links"))),
+        Ok(()) => delete(socket, NAME).map(drop),
+    }
+}
+
 /// Removes a link. Returns whether it was there.
 pub fn delete(socket: &mut Socket, name: &str) -> Result<bool> {
     let mut request = Request::new(RTM_DELLINK, 0);

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::Family;
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -36,6 +37,32 @@ pub fn spawn_detached(program: &Path, args: &[impl AsRef<OsStr>], log: Option<&P
     Ok(())
 }
 
+/// Asks for kernel modules that are not there yet; what this kernel does not have is passed over.
+pub fn load_modules(names: &[&str]) {
+    let missing: Vec<_> = names.iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    // The kernel and the firewall tools ask this program, too.
+    let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
+    let program = if program.trim().is_empty() { "/sbin/modprobe" } else { program.trim() };
+    let mut command = Command::new(program);
+    command.arg("-aq").args(&missing).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match command.status() {
+        Ok(status) => log::debug!("{program} {missing:?}: {status}"),
+        Err(error) => log::debug!("{program} {missing:?}: {error}"),
+    }
+}
+
+/// Keeps the memory of this process from debuggers of the same user and from core dumps.
+pub fn forbid_dumps() -> Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: this option takes integers only.
+    sys::check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, none, none, none, none) })
+        .context(|| "keep the memory from being dumped")?;
+    Ok(())
+}
+
 /// Resident memory of this process in KiB, exact also where the kernel counts per thread.
 pub fn rss() -> Result<u64> {
     for (path, label) in [("/proc/self/smaps_rollup", "Rss:"), ("/proc/self/status", "VmRSS:")] {
@@ -50,6 +77,42 @@ pub fn rss() -> Result<u64> {
 pub fn total_memory() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context(|| "read /proc/meminfo")?;
     kib_of(&text, "MemTotal:").ok_or_else(|| Error::new("/proc/meminfo does not say MemTotal"))
+}
+
+/// The processes that run, by number and name (at most 15 octets of it); those that end meanwhile are left out.
+pub fn list() -> Vec<(u32, String)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let named =
+        |pid: u32| Some((pid, std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()));
+    entries.flatten().filter_map(number).filter_map(named).collect()
+}
+
+/// The words with which a process was started.
+pub fn command_line(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Whether a UDP port of this network namespace is bound, on any address of the family; and by which process, if that
+/// can be seen.
+pub fn udp_holder(port: u16, family: Family) -> Option<Option<(u32, String)>> {
+    let table = if family == Family::V4 { "udp" } else { "udp6" };
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
+    let inode = text.lines().find_map(|line| inode_of(line, port))?;
+    let socket = format!("socket:[{inode}]");
+    let holds = |(pid, _): &(u32, String)| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        descriptors.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|link| link.as_os_str() == socket.as_str())
+    };
+    Some(list().into_iter().find(holds))
+}
+
+/// The inode in a line of `/proc/net/udp`, if it is about this local port.
+fn inode_of(line: &str, port: u16) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let (_, local) = words.nth(1)?.rsplit_once(':')?;
+    (u16::from_str_radix(local, 16) == Ok(port)).then(|| words.nth(7)?.parse().ok()).flatten()
 }
 
 fn kib_of(text: &str, label: &str) -> Option<u64> {
@@ -88,6 +151,21 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_holder_of_a_port_is_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (pid, name) = udp_holder(port, Family::V4).unwrap().unwrap();
+        assert_eq!(pid, std::process::id());
+        assert!(list().contains(&(pid, name)));
+        assert!(command_line(pid).len() > 1);
+        assert_eq!(udp_holder(port, Family::V6), None);
+        let line =
+            "  10: 00000000:1194 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 77 2 0 0";
+        assert_eq!((inode_of(line, 4500), inode_of(line, 500)), (Some(77), None));
+        assert_eq!(inode_of("  sl  local_address rem_address", 4500), None);
+    }
 
     #[test]
     fn resident_memory_is_read() {

@@ -75,6 +75,8 @@ pub fn delete(socket: &mut Socket, rule: &Rule) -> Result<bool> {
 }
 
 /// All rules of a family that look a table up by source and destination alone.
+///
+/// A kernel without policy routing for the family gives `EOPNOTSUPP` or `EAFNOSUPPORT`.
 pub fn list(socket: &mut Socket, family: Family) -> Result<Vec<Rule>> {
     let mut request = Request::new(RTM_GETRULE, 0);
     request.u8(family.raw()).zeros(HEADER - 1);

@@ -1,13 +1,18 @@
 //! Unix sockets that keep message boundaries (`SOCK_SEQPACKET`), between processes of one user.
+//!
+//! Root may be at either end, too, and so may a user to whom root has given the socket. Root itself trusts whoever
+//! listens in a folder that nobody but root or the listener can change.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use crate::user::User;
 
 /// The largest message that may be sent; it fits the default socket buffers.
 pub const MAX_MESSAGE: usize = 65_536;
@@ -17,8 +22,8 @@ pub const MAX_MESSAGE: usize = 65_536;
 pub struct Listener {
     fd: OwnedFd,
     path: PathBuf,
-    /// Device and inode of the socket's file.
-    file: (u64, u64),
+    /// The socket's file, by a descriptor: its folder may become another's.
+    file: File,
 }
 
 /// One end of a connection, non-blocking.
@@ -52,12 +57,13 @@ impl Listener {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
             // SAFETY: takes no pointers.
             sys::check(unsafe { libc::listen(fd.as_raw_fd(), 8) })?;
-            Ok(Self { fd, path: path.to_owned(), file: file_identity(path)? })
+            let file = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+            Ok(Self { fd, path: path.to_owned(), file })
         };
         bind().context(|| format!("listen on {}", path.display()))
     }
 
-    /// Takes the next waiting connection. One from another user (root excepted) is closed and reported as an error.
+    /// Takes the next waiting connection. One from a foreign user is closed and reported as an error.
     pub fn accept(&self) -> Result<Option<Connection>> {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: null address and length are allowed.
@@ -70,7 +76,9 @@ impl Listener {
         };
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
         let connection = Connection { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
-        connection.check_user().context(|| format!("accept on {}", self.path.display()))?;
+        // It is ours, unless root has changed that.
+        let given_to = self.file.metadata().map(|data| data.uid()).ok();
+        connection.check_user(given_to).context(|| format!("accept on {}", self.path.display()))?;
         Ok(Some(connection))
     }
 }
@@ -78,19 +86,24 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // A successor may have replaced the file by its own; that one stays.
-        if file_identity(&self.path).is_ok_and(|now| now == self.file) {
+        let identity = |data: std::io::Result<std::fs::Metadata>| data.map(|data| (data.dev(), data.ino())).ok();
+        if identity(std::fs::symlink_metadata(&self.path)) == identity(self.file.metadata()) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 impl Connection {
-    /// Connects to the listener at `path`, which must run as this user or root.
+    /// Connects to the listener at `path`, which must not be a foreign user's.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let what = || format!("connect to {}", path.display());
         let connection = Self { fd: connect(path).context(what)? };
-        connection.check_user().context(what)?;
+        let folder = path.parent().filter(|_| User::is_root()).and_then(|folder| std::fs::metadata(folder).ok());
+        let trusted = folder.filter(|data| data.mode() & 0o022 == 0).map(|data| data.uid());
+        if trusted != Some(0) {
+            connection.check_user(trusted).context(what)?;
+        }
         Ok(connection)
     }
 
@@ -111,7 +124,7 @@ impl Connection {
         if len > buffer.len() { Err(io::Error::from_raw_os_error(libc::EMSGSIZE)) } else { Ok(len) }
     }
 
-    fn check_user(&self) -> Result<()> {
+    fn check_user(&self, trusted: Option<u32>) -> Result<()> {
         let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: 0 };
         let mut len = std::mem::size_of_val(&peer) as libc::socklen_t;
         // SAFETY: the kernel writes at most `len` bytes into `peer`.
@@ -120,7 +133,7 @@ impl Connection {
         })?;
         // SAFETY: takes no arguments and cannot fail.
         let own = unsafe { libc::geteuid() };
-        if peer.uid == own || peer.uid == 0 {
+        if peer.uid == own || peer.uid == 0 || Some(peer.uid) == trusted {
             return Ok(());
         }
         Err(Error::new(format!("the other end runs as user {}, not as {own}", peer.uid)))
@@ -137,11 +150,6 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
     // SAFETY: `address` is a socket address of `len` bytes.
     sys::retry(|| sys::check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), len) }))?;
     Ok(fd)
-}
-
-fn file_identity(path: &Path) -> io::Result<(u64, u64)> {
-    let data = std::fs::symlink_metadata(path)?;
-    Ok((data.dev(), data.ino()))
 }
 
 /// The path as a socket address; too long (over 107 octets) or empty is an error.

@@ -21,6 +21,11 @@ pub fn set(key: &str, value: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether `key` is there and could be given another value: not where `/proc/sys` is read-only.
+pub fn is_writable(key: &str) -> bool {
+    path(key).is_ok_and(|path| std::fs::File::options().write(true).open(path).is_ok())
+}
+
 fn path(key: &str) -> Result<PathBuf> {
     if key.is_empty() || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Error::new(format!("{key:?} is not a sysctl key")));

@@ -78,6 +78,13 @@ impl Tun {
     }
 }
 
+/// Whether TUN devices can be made: `ENOENT` without the node in `/dev`, `ENODEV` or `ENXIO` without the driver behind
+/// it, `EPERM` where a container may not. Opening the node makes the kernel load the module.
+pub fn probe() -> Result<()> {
+    let node = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
+    node.map(drop).context(|| "/dev/net/tun")
+}
+
 /// Removes a device, whoever holds it open. Returns whether it was there.
 pub fn delete(name: &str) -> Result<bool> {
     crate::link::delete(&mut Socket::open(Protocol::Route)?, name)

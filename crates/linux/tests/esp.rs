@@ -313,7 +313,7 @@ fn probe_finds_everything_and_leaves_nothing() {
 fn firewall_without_nft_nat_falls_back_to_legacy() {
     fresh_namespace();
     let reason = netfilter::probe_nft().unwrap_err();
-    assert!(reason.contains("nft -c -f -"), "{reason}");
+    assert!(reason.to_string().contains("nft -c -f -"), "{reason}");
     for tool in [Family::V4, Family::V6].map(|family| netfilter::probe_iptables(family).unwrap()) {
         assert!(format!("{tool:?}").contains("legacy"), "{tool:?}");
         tool.restore("*nat\n:SELVEDGE-T - [0:0]\n-A SELVEDGE-T -j MASQUERADE\nCOMMIT\n").unwrap();

@@ -97,7 +97,7 @@ fn probe_leaves_nothing_and_gives_reasons() {
     assert_eq!(sh("ip xfrm state"), "");
     for part in [support.aes_gcm.clone(), support.chacha20_poly1305.clone(), support.udp_encap.clone()] {
         if let Err(reason) = part {
-            assert!(reason.starts_with("no "), "{reason}");
+            assert!(reason.to_string().starts_with("no "), "{reason}");
         }
     }
     assert_eq!(support.usable().is_ok(), support.udp_encap.is_ok());

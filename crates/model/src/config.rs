@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub datapath: DatapathMode,
     /// Who filters and translates.
     pub firewall: FirewallBackend,
+    /// This node pays for every byte: all its tunnels keep as quiet as they can.
+    pub metered: bool,
 }
 
 /// What a node does in the fabric.
@@ -69,6 +71,8 @@ pub struct Peer {
     pub port: u16,
     /// Whether this node calls (both may).
     pub initiate: bool,
+    /// The peer pays for every byte: a tunnel is metered if either end is.
+    pub metered: bool,
     /// Pod and Service networks behind it: routed to it, and the only sources accepted from it besides
     /// `node_addresses`.
     pub prefixes: Vec<IpNet>,

@@ -36,6 +36,7 @@ impl NodeConfig {
             cni: root.optional("cni")?.as_ref().map(cni).transpose()?,
             datapath: word_or_default(&root, "datapath", &DATAPATHS)?,
             firewall: word_or_default(&root, "firewall", &FIREWALLS)?,
+            metered: flag(&root, "metered")?,
         };
         validate::check(&config)?;
         Ok(config)
@@ -56,6 +57,10 @@ fn word_or_default<T: Copy + Default>(root: &Reader<'_>, name: &str, words: &[(&
     root.optional(name)?.map_or_else(|| Ok(T::default()), |r| r.word(words))
 }
 
+fn flag(r: &Reader<'_>, name: &str) -> Result<bool> {
+    r.optional(name)?.map_or(Ok(false), |flag| flag.bool())
+}
+
 fn local(r: &Reader<'_>) -> Result<LocalSide> {
     Ok(LocalSide {
         prefixes: r.field("prefixes")?.list(Reader::prefix)?,
@@ -69,7 +74,8 @@ fn peer(r: &Reader<'_>) -> Result<Peer> {
         via: r.field("via")?.word(&VIAS)?,
         addresses: r.list_or_empty("addresses", Reader::address)?,
         port: r.optional("port")?.map_or(Ok(4500), |p| p.port())?,
-        initiate: r.optional("initiate")?.map_or(Ok(false), |p| p.bool())?,
+        initiate: flag(r, "initiate")?,
+        metered: flag(r, "metered")?,
         prefixes: r.field("prefixes")?.list(Reader::prefix)?,
         node_addresses: r.list_or_empty("nodeAddresses", Reader::address)?,
         overlay: r.list_or_empty("overlay", Reader::prefix)?,

@@ -11,12 +11,12 @@ const EDGE: &str = r#"{
   "peers": [
     {"name": "beijing.connector", "via": "tunnel", "addresses": ["192.0.2.10"], "initiate": true,
      "prefixes": ["10.96.0.0/16", "10.244.0.0/24"], "nodeAddresses": ["172.16.0.1"]},
-    {"name": "beijing.edge-2", "via": "tunnel", "port": 4501, "prefixes": ["10.234.2.0/24"], "future": {"x": [1.5e3, null]}}
+    {"name": "beijing.edge-2", "via": "tunnel", "port": 4501, "metered": true, "prefixes": ["10.234.2.0/24"], "future": {"x": [1.5e3, null]}}
   ],
   "services": {"mode": "kernel", "balance": "roundRobin", "cidrs": ["10.96.0.0/16"], "list": [
     {"namespace": "default", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
       {"name": "http", "protocol": "tcp", "port": 80, "endpoints": [{"address": "10.234.1.5", "port": 8080, "node": "edge-1"}]}]}]},
-  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}
+  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}, "metered": true
 }"#;
 
 fn refused(from: &str, to: &str) -> String {
@@ -31,6 +31,7 @@ fn reads_every_field_and_ignores_unknown_ones() {
     assert_eq!(config.peers[0].port, 4500);
     assert!(config.peers[0].initiate && !config.peers[1].initiate);
     assert_eq!(config.peers[1].port, 4501);
+    assert!(config.metered && !config.peers[0].metered && config.peers[1].metered);
     assert_eq!(config.services.balance, Balance::RoundRobin);
     assert_eq!(config.services.list[0].ports[0].endpoints[0].port, 8080);
     assert!(config.cni.as_ref().unwrap().hairpin);
@@ -64,6 +65,11 @@ fn errors_name_field_and_reason() {
         ("192.0.2.10", "192.0.2.256", "peers[0].addresses[0]: \"192.0.2.256\" is not an IP address"),
         ("4501", "0", "peers[1].port: 0 is not within 1 to 65535"),
         ("4501", "\"x\"", "peers[1].port: expected a whole number, found a string"),
+        (
+            "\"metered\": true, \"prefixes\"",
+            "\"metered\": 1, \"prefixes\"",
+            "peers[1].metered: expected true or false, found a number",
+        ),
         ("beijing.edge-2", "beijing.connector", "peers[1].name: \"beijing.connector\" is already peers[0]"),
         ("beijing.edge-2", "beijing_edge", "peers[1].name: \"beijing_edge\" is not of the form <cluster>.<node>"),
         (

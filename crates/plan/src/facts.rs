@@ -29,6 +29,8 @@ pub struct Facts {
     pub bridge_netfilter: bool,
     /// The policy of the `FORWARD` chain of iptables is `DROP`.
     pub forward_drop: bool,
+    /// The kernel cannot do IPv6, or is told not to: nothing of it is planned.
+    pub ipv6_off: bool,
 }
 
 /// How ESP is done.

@@ -3,7 +3,8 @@
 //! Needs Linux 5.6 (`nat` chains in `inet` tables and ports in their maps) and nft 0.9.4.
 //!
 //! An accept here ends only our own chain: chains of others at the same hook still see the packet, so a drop policy of
-//! theirs (Docker's `FORWARD`, fw4's zones) cannot be overruled from this table. It is the same for addresses: accept
+//! theirs (Docker's `FORWARD`, fw4's zones) cannot be overruled from this table. What is accepted in `forward` carries
+//! [`ACCEPTED_MARK`] from there on, for a rule of theirs to look at. It is the same for addresses: accept
 //! would leave a packet to the next `nat` chain's masquerading, but a connection is translated only once, so a source
 //! that must stay is translated into itself.
 
@@ -15,6 +16,9 @@ use selvedge_model::Balance;
 
 use crate::facts::Family;
 use crate::firewall::{Chain, Frontend, Match, Rule, Ruleset, Service, Set, Verdict, hash};
+
+/// Set on forwarded packets that the ruleset accepts, so that rules in chains of others can accept them too.
+pub const ACCEPTED_MARK: u32 = 0x2000_0000;
 
 /// Begins the name of the empty chain whose rest is the digest of the whole table.
 const DIGEST: &str = "digest-";
@@ -48,7 +52,7 @@ fn body(ruleset: &Ruleset) -> String {
         let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
         block(&mut text, "set", &name, &[format!("type {kind}"), "flags interval".into(), elements(&nets)]);
     }
-    let (served, refused) = services(&mut text, ruleset);
+    let (served, refused) = if cfg!(feature = "services") { services(&mut text, ruleset) } else { (false, false) };
     let mut rules: BTreeMap<Hook, Vec<String>> = BTreeMap::new();
     if served {
         rules.insert(Hook::ServicesArriving, vec!["jump services".into()]);
@@ -59,7 +63,7 @@ fn body(ruleset: &Ruleset) -> String {
         rules.insert(Hook::RefusedLocal, vec!["jump refused".into()]);
     }
     for (chain, own) in &ruleset.chains {
-        rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(line));
+        rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(|rule| line(*chain, rule)));
     }
     for (hook, rules) in rules {
         let (name, kind) = hook.chain();
@@ -153,7 +157,7 @@ fn service_chain(frontend: &Frontend) -> String {
     format!("svc-{}-{}-{port}", address.to_string().replace(':', "_"), frontend.protocol_name())
 }
 
-fn line(rule: &Rule) -> String {
+fn line(chain: Chain, rule: &Rule) -> String {
     // A rule without a family has no condition or verdict that needs one.
     let family = rule.family.unwrap_or(Family::V4);
     let ip = protocol(family);
@@ -180,6 +184,7 @@ fn line(rule: &Rule) -> String {
         Match::Translated => "ct status dnat".into(),
     }));
     words.push(match rule.verdict {
+        Verdict::Accept if chain == Chain::Forward => format!("meta mark set meta mark | {ACCEPTED_MARK:#x} accept"),
         Verdict::Accept => "accept".into(),
         Verdict::Drop => "counter drop".into(),
         Verdict::Return => "return".into(),

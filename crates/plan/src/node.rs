@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use selvedge_model::{NodeConfig, Peer, Role, Via};
+use selvedge_model::{Cni, NodeConfig, Peer, Role, ServiceMode, Via};
 
 use crate::facts::{Facts, Family, NextHop, elsewhere};
 use crate::plan::DEVICE;
@@ -50,6 +50,16 @@ impl<'a> Node<'a> {
         self.config.role != Role::Cloud
     }
 
+    /// Whether this node translates cluster IPs.
+    pub(crate) fn serves(&self) -> bool {
+        cfg!(feature = "services") && self.config.services.mode == ServiceMode::Kernel
+    }
+
+    /// The CNI network that is this node's to write.
+    pub(crate) fn cni(&self) -> Option<&'a Cni> {
+        self.config.cni.as_ref().filter(|_| cfg!(feature = "cni") && self.config.role == Role::Edge)
+    }
+
     /// One address for each own pod network. Where this node's CNI network is ours, the bridge will carry the first
     /// address as well, but only once there is a pod; elsewhere an address that is already there (`flannel.1`, `cni0`)
     /// is one that the other nodes can answer.
@@ -66,9 +76,11 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The source address of what this host itself sends to the peers.
+    /// The source address of what this host itself sends to the peers: one that they accept.
     pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
-        self.pod_addresses().map(|own| own.address).find(|address| Family::from(*address) == family)
+        let offered = |address: &IpAddr| self.config.local.prefixes.iter().any(|net| net.contains(address));
+        let here = self.facts.local_addresses.iter().map(|(_, net)| net.addr()).filter(offered);
+        self.pod_addresses().map(|own| own.address).chain(here).find(|address| Family::from(*address) == family)
     }
 
     /// The way to a `lan` peer: the kernel's route to its pods, if a more specific one than the default route, else

@@ -1,7 +1,8 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{NodeConfig, Role};
+use selvedge_model::{NodeConfig, Role, ServiceMode};
 
 use crate::facts::{Backend, Datapath, Facts};
 use crate::firewall::Ruleset;
@@ -76,11 +77,17 @@ impl Plan {
 
     /// What a node with this configuration and these facts should have.
     pub fn new(config: &NodeConfig, facts: &Facts) -> Plan {
-        let node = Node::new(config, facts);
+        let narrowed = if facts.ipv6_off { Cow::Owned(without_ipv6(config)) } else { Cow::Borrowed(config) };
         let mut notes = Vec::new();
+        if narrowed.pod_cidrs != config.pod_cidrs {
+            notes.push("IPv6 is off on this node: the IPv6 networks of its configuration are left out".into());
+        }
+        let config = narrowed.as_ref();
+        let node = Node::new(config, facts);
         let routes = route::routes(&node, &mut notes);
         sysctl::notes(&node, &mut notes);
         collisions(&node, &mut notes);
+        left_out(&node, &mut notes);
         if facts.firewall == Backend::Nftables && facts.forward_drop {
             notes.push(
                 "the FORWARD policy of iptables is DROP, which an accept in a table of nftables does not overrule: \
@@ -99,11 +106,43 @@ impl Plan {
             sysctls: sysctl::sysctls(&node),
             policies: policy::policies(&node),
             ruleset: firewall::ruleset(&node),
-            cni: (config.role == Role::Edge)
-                .then(|| config.cni.as_ref().map(|c| cni::conflist(c, &config.pod_cidrs)))
-                .flatten(),
+            cni: node.cni().map(|c| cni::conflist(c, &config.pod_cidrs)),
             notes,
         }
+    }
+}
+
+/// The configuration of a node that speaks IPv4 only.
+fn without_ipv6(config: &NodeConfig) -> NodeConfig {
+    let mut config = config.clone();
+    let nets = |nets: &mut Vec<IpNet>| nets.retain(|net| net.addr().is_ipv4());
+    let addresses = |addresses: &mut Vec<IpAddr>| addresses.retain(IpAddr::is_ipv4);
+    nets(&mut config.pod_cidrs);
+    nets(&mut config.local.prefixes);
+    addresses(&mut config.local.node_addresses);
+    for peer in &mut config.peers {
+        nets(&mut peer.prefixes);
+        nets(&mut peer.overlay);
+        addresses(&mut peer.addresses);
+        addresses(&mut peer.node_addresses);
+    }
+    nets(&mut config.services.cidrs);
+    for service in &mut config.services.list {
+        addresses(&mut service.cluster_ips);
+        for port in &mut service.ports {
+            port.endpoints.retain(|endpoint| endpoint.address.is_ipv4());
+        }
+    }
+    config
+}
+
+/// What is configured and was left out of this build.
+fn left_out(node: &Node<'_>, notes: &mut Vec<String>) {
+    if !node.serves() && node.config.services.mode == ServiceMode::Kernel {
+        notes.push("this build has no Services: cluster IPs are not served on this node".into());
+    }
+    if node.cni().is_none() && node.config.cni.is_some() && node.config.role == Role::Edge {
+        notes.push("this build writes no CNI network".into());
     }
 }
 

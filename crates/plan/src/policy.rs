@@ -13,7 +13,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use selvedge_model::ServiceMode;
 
 use crate::facts::{Datapath, Family, Path};
 use crate::node::Node;
@@ -94,8 +93,7 @@ pub(crate) fn policies(node: &Node<'_>) -> Vec<Policy> {
 /// Whether cluster IPs within are translated on this node. A connecting socket of the host asks for policies before the
 /// translation and would be refused though the endpoint is near; what is not translated ends in the dummy device.
 fn served_here(node: &Node<'_>, prefix: &IpNet) -> bool {
-    let services = &node.config.services;
-    services.mode == ServiceMode::Kernel && services.cidrs.iter().any(|net| net.contains(prefix))
+    node.serves() && node.config.services.cidrs.iter().any(|net| net.contains(prefix))
 }
 
 fn between(near: IpNet, far: IpNet, path: Option<&Path>) -> [Policy; 3] {

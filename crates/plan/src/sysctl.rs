@@ -1,7 +1,5 @@
 //! Kernel settings.
 
-use selvedge_model::ServiceMode;
-
 use crate::facts::Family;
 use crate::node::Node;
 use crate::plan::DEVICE;
@@ -34,7 +32,7 @@ pub(crate) fn sysctls(node: &Node<'_>) -> Vec<Sysctl> {
         }
         set("net/ipv6/conf/all/forwarding".into(), 1);
     }
-    if node.config.services.mode == ServiceMode::Kernel && node.facts.bridge_netfilter {
+    if node.serves() && node.facts.bridge_netfilter {
         // A pod's answer to a pod on the same bridge must pass conntrack to get the cluster IP back as its source.
         set("net/bridge/bridge-nf-call-iptables".into(), 1);
         if ipv6 {
@@ -46,8 +44,7 @@ pub(crate) fn sysctls(node: &Node<'_>) -> Vec<Sysctl> {
 
 /// What an administrator should know about Services here.
 pub(crate) fn notes(node: &Node<'_>, notes: &mut Vec<String>) {
-    let services = node.config.services.mode == ServiceMode::Kernel;
-    if services && !node.facts.bridge_netfilter {
+    if node.serves() && !node.facts.bridge_netfilter {
         notes.push(
             "br_netfilter is not there: a pod called through a Service by a pod of the same node sees the node's address"
                 .into(),

@@ -18,6 +18,12 @@ const FLAVOURS: [(&str, Family); 4] = [
 const FOREIGN: &str = "*filter\n:OTHERS - [0:0]\n-A FORWARD -j OTHERS\n-A FORWARD -j REJECT\n-A OTHERS -i eth7 -j ACCEPT\nCOMMIT\n\
     *nat\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n*mangle\n-A FORWARD -i eth7 -j ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -i eth7 -j ACCEPT\nCOMMIT\n";
 
+/// An edge that sends everything through its tunnel.
+const EVERYTHING: &str = r#"{"version": 1, "generation": 1, "name": "a.edge-1", "node": "edge-1", "role": "edge",
+    "podCidrs": [], "local": {"prefixes": []},
+    "services": {"mode": "kernel", "cidrs": [], "list": []}, "peers": [
+    {"name": "a.connector", "via": "tunnel", "addresses": ["203.0.113.10"], "prefixes": ["0.0.0.0/0", "::/0"]}]}"#;
+
 fn rulesets() -> Vec<Ruleset> {
     let mut round_robin = config(EDGE);
     round_robin.services.balance = selvedge_model::Balance::RoundRobin;
@@ -25,6 +31,8 @@ fn rulesets() -> Vec<Ruleset> {
         Plan::new(&config(EDGE), &edge_facts(Datapath::User)).ruleset,
         Plan::new(&round_robin, &edge_facts(Datapath::Kernel)).ruleset,
         Plan::new(&config(EDGE), &Facts { bridge_netfilter: false, ..edge_facts(Datapath::User) }).ruleset,
+        Plan::new(&config(EDGE), &edge_facts(Datapath::User)).ruleset.spelt(),
+        Plan::new(&config(EVERYTHING), &Facts::default()).ruleset.spelt(),
         Plan::new(&config(CONNECTOR), &connector_facts()).ruleset,
         Plan::new(&config(CLOUD), &cloud_facts()).ruleset,
         Plan::new(&config(CLOUD), &Facts::default()).ruleset,

@@ -56,6 +56,19 @@ fn text(plan: &Plan) -> String {
 }
 
 #[test]
+fn a_node_without_ipv6_gets_its_ipv4_part_and_a_note() {
+    let facts = Facts { ipv6_off: true, accept_ra: Default::default(), ..edge_facts(Datapath::Kernel) };
+    let plan = Plan::new(&config(EDGE), &facts);
+    let text = format!("{plan:?}");
+    assert!(!text.contains("fd00:") && !text.contains("V6") && !text.contains("ipv6/"), "{text}");
+    assert!(plan.notes.iter().any(|note| note.contains("IPv6 is off")), "{:?}", plan.notes);
+    assert!(plan.routes.iter().any(|route| matches!(route.kind, RouteKind::Unicast { .. })));
+    let only4 = r#"{"version": 1, "generation": 1, "name": "a.b", "node": "b", "role": "edge",
+        "podCidrs": ["10.234.1.0/24"], "local": {"prefixes": ["10.234.1.0/24"]}, "peers": []}"#;
+    assert_eq!(Plan::new(&config(only4), &facts).notes, Vec::<String>::new());
+}
+
+#[test]
 fn edge_in_the_kernel() {
     let plan = Plan::new(&config(EDGE), &edge_facts(Datapath::Kernel));
     check(
@@ -146,6 +159,13 @@ fn an_edges_own_bridge_and_device_change_nothing() {
     let mut later = facts.clone();
     later.local_addresses.extend(addresses(&[("br-selvedge", "10.234.1.1/24"), ("selvedge0", "10.234.1.1/32")]));
     assert_eq!(Plan::new(&config(EDGE), &facts), Plan::new(&config(EDGE), &later));
+}
+
+#[test]
+fn a_gateway_without_pods_speaks_from_the_network_it_offers() {
+    let plan = text(&Plan::new(&config(GATEWAY), &gateway_facts()));
+    assert!(plan.contains("route 192.168.20.0/24 dev selvedge0 src 192.168.10.1 table 220"), "{plan}");
+    assert!(!plan.contains("address"), "{plan}");
 }
 
 #[test]

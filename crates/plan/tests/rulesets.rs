@@ -187,7 +187,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-af522c63319b1cbc {
+        	chain digest-ba79115604920482 {
         	}
         	set local {
         		type ipv4_addr
@@ -295,10 +295,10 @@ fn edge_nft() {
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
         		jump refused
-        		ip saddr @local accept
-        		ip6 saddr @local6 accept
-        		ip daddr @local accept
-        		ip6 daddr @local6 accept
+        		ip saddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -325,6 +325,26 @@ fn edge_nft() {
         	}
         }
     "#]].assert_eq(&nft::replace(&edge()));
+}
+
+#[test]
+fn a_gateways_network_is_let_through_to_and_from_peers_only() {
+    let ruleset = Plan::new(&config(GATEWAY), &gateway_facts()).ruleset;
+    let text = nft::replace(&ruleset);
+    let forwarded = text.split("chain forwarded {").nth(1).unwrap().split('}').next().unwrap();
+    let forwarded: Vec<&str> = forwarded.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    expect![[r#"
+        type filter hook forward priority -1; policy accept;
+        ip saddr @offered ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        ip saddr @remote ip daddr @offered meta mark set meta mark | 0x20000000 accept"#]]
+    .assert_eq(&forwarded.join("\n"));
+    let text = iptables::update("", &iptables::tables(&ruleset, Family::V4)).unwrap();
+    let rules: Vec<&str> =
+        text.split("*filter").nth(1).unwrap().lines().filter(|l| l.contains("-A SELVEDGE-F")).collect();
+    expect![[r#"
+        -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-OFFERED src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
+        -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-OFFERED dst -j ACCEPT"#]]
+    .assert_eq(&rules.join("\n"));
 }
 
 #[test]
@@ -383,7 +403,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-60b928e6bb3be598 {
+        	chain digest-7ef8727a527c999e {
         	}
         	set local {
         		type ipv4_addr
@@ -448,15 +468,15 @@ fn connector_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		ct state established,related accept
-        		ip saddr @local accept
-        		ip6 saddr @local6 accept
-        		ip daddr @local accept
-        		ip6 daddr @local6 accept
-        		ip saddr @remote accept
-        		ip6 saddr @remote6 accept
-        		ip daddr @remote accept
-        		ip6 daddr @remote6 accept
+        		ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip saddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -511,7 +531,7 @@ fn cloud_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-ec6280ae7f1db52f {
+        	chain digest-6b2d9e757afddd25 {
         	}
         	set local {
         		type ipv4_addr
@@ -535,10 +555,10 @@ fn cloud_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		ip saddr @remote accept
-        		ip6 saddr @remote6 accept
-        		ip daddr @remote accept
-        		ip6 daddr @remote6 accept
+        		ip saddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -569,6 +589,24 @@ fn without_ipv6_nothing_is_asked_of_ip6tables() {
     assert!(tables(&facts).is_empty());
     facts.local_addresses.extend(addresses(&[("eth0", "2001:db8::5/64")]));
     assert!(!tables(&facts).is_empty());
+}
+
+#[test]
+fn without_ipset_a_rule_is_there_for_each_pair_of_networks() {
+    let text = r#"{"version": 1, "generation": 1, "name": "a.edge-1", "node": "edge-1", "role": "edge",
+        "podCidrs": ["10.234.1.0/24"], "local": {"prefixes": ["10.234.1.0/24"]}, "peers": [{"name": "a.edge-2",
+        "via": "tunnel", "addresses": [], "prefixes": ["10.234.2.0/24", "10.234.7.0/24"]}]}"#;
+    let ruleset = Plan::new(&config(text), &Facts::default()).ruleset.spelt();
+    let text = iptables::update("", &iptables::tables(&ruleset, Family::V4)).unwrap();
+    assert!(!text.contains("--match-set"), "{text}");
+    for line in [
+        "-A SELVEDGE-PREROUTING -s 10.234.7.0/24 ! -i selvedge0 -j DROP",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -d 10.234.2.0/24 -j ACCEPT",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -d 10.234.7.0/24 -j ACCEPT",
+        "-A SELVEDGE-POSTROUTING -s 10.234.1.0/24 -j MASQUERADE",
+    ] {
+        assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{line}: {text}");
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Edge {
         apply_routes(&node, &plan);
         // What gateways have on their own, and what must not touch traffic of tunnels.
         let foreign = "*nat\n-A POSTROUTING ! -o lo -j MASQUERADE\nCOMMIT\n";
-        let program = if backend == "nft" { "iptables-nft" } else { backend };
+        let program = if backend == "nft" { "iptables-nft" } else { program(backend) };
         node.feed(&format!("{program}-restore --noflush"), foreign);
         load(&node, &plan, backend);
 
@@ -121,16 +121,29 @@ fn apply_routes(node: &Netns, plan: &Plan) {
     }
 }
 
+/// Follows the name of a program.
+const WITHOUT_IPSET: &str = " without ipset";
+
+fn program(backend: &str) -> &str {
+    backend.trim_end_matches(WITHOUT_IPSET)
+}
+
 fn load(node: &Netns, plan: &Plan, backend: &str) {
     let ruleset = &plan.ruleset;
     if backend == "nft" {
         node.feed("nft -f -", &nft::replace(ruleset));
         return;
     }
-    node.feed("ipset restore", &ipset::update("", ruleset).unwrap());
+    let ruleset = if backend.ends_with(WITHOUT_IPSET) {
+        ruleset.spelt()
+    } else {
+        node.feed("ipset restore", &ipset::update("", ruleset).unwrap());
+        ruleset.clone()
+    };
+    let backend = program(backend);
     for (program, family) in [(backend.to_owned(), Family::V4), (backend.replace("ip", "ip6"), Family::V6)] {
         let save = node.run(&format!("{program}-save"));
-        let text = iptables::update(&save, &iptables::tables(ruleset, family)).unwrap();
+        let text = iptables::update(&save, &iptables::tables(&ruleset, family)).unwrap();
         node.feed(&format!("{program}-restore --noflush"), &text);
     }
 }
@@ -175,7 +188,7 @@ fn edge_traffic(backend: &str) {
     let dropped = if backend == "nft" {
         node.run("nft list chain inet selvedge arriving")
     } else {
-        node.run(&format!("{backend} -t raw -nvxL SELVEDGE-PREROUTING"))
+        node.run(&format!("{} -t raw -nvxL SELVEDGE-PREROUTING", program(backend)))
     };
     assert!(
         dropped.contains("packets 1 ") || dropped.lines().any(|l| l.split_whitespace().next() == Some("1")),
@@ -191,6 +204,11 @@ fn edge_traffic_with_nft() {
 #[test]
 fn edge_traffic_with_iptables_nft() {
     edge_traffic("iptables-nft");
+}
+
+#[test]
+fn edge_traffic_with_iptables_nft_and_no_ipset() {
+    edge_traffic("iptables-nft without ipset");
 }
 
 #[test]

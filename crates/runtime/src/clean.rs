@@ -23,7 +23,7 @@ pub fn clean(options: &Options) -> Result<()> {
     note(firewall::remove_all().context(|| "remove firewall rules".to_owned()));
     note(network().context(|| "remove routes, rules, policies and the device".to_owned()));
     note(cni(options));
-    for path in ["config.json", "tls/ca.crt", "tls/tls.crt", "tls/tls.key"] {
+    for path in ["clock", "config.json", "tls/ca.crt", "tls/tls.crt", "tls/tls.key"] {
         note(remove_file(&options.state_dir.join(path)));
     }
     for path in ["keeper.sock", "keeper.log", "status.sock"] {
@@ -56,11 +56,8 @@ fn stop_running(options: &Options) -> Result<()> {
 }
 
 fn without_ipsec(error: selvedge_linux::Error) -> selvedge_linux::Result<()> {
-    match error.errno() {
-        // EPROTONOSUPPORT, ENOENT: a kernel without IPsec holds no SAs.
-        Some(93 | 2) => Ok(()),
-        _ => Err(error),
-    }
+    // A kernel without IPsec holds no SAs.
+    if error.is_unsupported() { Ok(()) } else { Err(error) }
 }
 
 fn network() -> selvedge_linux::Result<()> {

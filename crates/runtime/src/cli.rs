@@ -17,6 +17,13 @@ pub enum Command {
         /// One JSON document instead of text.
         json: bool,
     },
+    /// Say what is wrong on this node and what helps.
+    Doctor {
+        /// Where the program runs, or would.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
     /// Remove everything the program ever made on this node.
     Clean(Options),
     /// Read a configuration and say what is wrong with it.
@@ -51,7 +58,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "--help" | "-h" | "help" => return Ok(Command::Print(help(program))),
         "--version" | "-V" => return Ok(Command::Print(format!("{} {}\n", program.name, program.version))),
         "keeper" => return Ok(Command::Keeper(args.collect())),
-        "run" | "status" | "clean" | "check" => {}
+        "run" | "status" | "doctor" | "clean" | "check" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -72,7 +79,12 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("cni-dir") if program.cni_dir.is_some() => {
                 options.cni_dir = Some(parser.value().map_err(wrong)?.into());
             }
-            Long("json") if verb == "status" => json = true,
+            Long("user") if verb == "run" => {
+                options.user = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?)
+            }
+            Long("no-landlock") if verb == "run" => options.landlock = false,
+            Long("metered") if verb == "run" => options.metered = true,
+            Long("json") if verb == "status" || verb == "doctor" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
@@ -80,6 +92,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
         "status" => Command::Status { options, json },
+        "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
         _ => Command::Check(file.unwrap_or(options.config)),
     })
@@ -100,6 +113,8 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
+  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
+                     ends with 0: nothing fails, 1: something does, 2: could not look
   check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
@@ -108,11 +123,17 @@ Options:
   --config FILE      node configuration, watched for changes [{config}]
   --credentials DIR  ca.crt, tls.crt and tls.key, watched for changes [{credentials}]
   --run-dir DIR      sockets of the running program [{run}]
-  --state-dir DIR    last good configuration and credentials [{state}]
-{cni}  --help, --version
+  --state-dir DIR    last good configuration and credentials, written only when they change [{state}]
+{cni}  --metered          run: every byte costs money here; tunnels keep as quiet as they can
+  --user NAME        run as this user, if started by root: files of the folders above become its own, and
+                     configuration and credentials readable for its group
+  --no-landlock      leave all files to users and modes: for firewall tools in unusual places
+  --help, --version
 
 Environment:
-  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace
+  RUST_LOG           how much is logged to standard error: error, warn, info (default), debug, trace;
+                     below debug each kind of line is limited to 10 at once and one a minute, and no line says
+                     where peers are
 
 A configuration that cannot be used is refused with the field and the reason in the log and in `status`;
 the last good one stays in force.
@@ -144,15 +165,23 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --config a.json --run-dir=/r") else { panic!("not run") };
         assert_eq!(options.config, PathBuf::from("a.json"));
         assert_eq!(options.status_socket(), PathBuf::from("/r/status.sock"));
+        let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
+        assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
+        assert!(matches!(read("doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
 
     #[test]
     fn mistakes_name_the_word() {
-        for (line, word) in
-            [("fly", "\"fly\""), ("run --jsn", "--jsn"), ("run --cni-dir x", "--cni-dir"), ("run x", "\"x\"")]
-        {
+        for (line, word) in [
+            ("fly", "\"fly\""),
+            ("run --jsn", "--jsn"),
+            ("run --cni-dir x", "--cni-dir"),
+            ("clean --user x", "--user"),
+            ("check --metered", "--metered"),
+            ("run x", "\"x\""),
+        ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
         }
@@ -161,7 +190,20 @@ mod tests {
     #[test]
     fn help_names_every_option() {
         let Ok(Command::Print(text)) = read("--help") else { panic!("no help") };
-        for word in ["run", "status", "check", "clean", "--config", "--credentials", "--run-dir", "--state-dir"] {
+        for word in [
+            "run",
+            "status",
+            "doctor",
+            "check",
+            "clean",
+            "--config",
+            "--credentials",
+            "--run-dir",
+            "--state-dir",
+            "--metered",
+            "--user",
+            "--no-landlock",
+        ] {
             assert!(text.contains(word), "{word}");
         }
         assert!(!text.contains("--cni-dir"));

@@ -1,38 +1,74 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
-use selvedge_linux::netfilter::{Ipset, Iptables, Nft, probe_ipset, probe_iptables, probe_nft};
+use selvedge_linux::netfilter::{Ipset, Iptables, Missing, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Backend, Family, ipset, iptables, nft};
 
+use crate::kernel::ipv6_off;
+
 /// The tools that work here.
 pub(crate) enum Firewall {
     Nftables(Nft),
-    Iptables { v4: Iptables, v6: std::result::Result<Iptables, String>, ipset: Ipset },
+    Iptables { v4: Iptables, v6: std::result::Result<Iptables, Missing>, ipset: Option<Ipset> },
+}
+
+/// What was found when a firewall was chosen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tools {
+    pub(crate) chosen: Option<&'static str>,
+    /// Why not, of those that were tried in vain.
+    pub(crate) nft: Option<Missing>,
+    pub(crate) iptables: Option<Missing>,
+    pub(crate) ip6tables: Option<Missing>,
+    pub(crate) ipset: Option<Missing>,
+}
+
+impl Tools {
+    /// Chooses by what works.
+    pub(crate) fn choose(&mut self, wanted: FirewallBackend) -> Option<Firewall> {
+        *self = Tools::default();
+        let mut chosen = None;
+        if wanted != FirewallBackend::Iptables {
+            chosen = keep(probe_nft(), &mut self.nft).map(Firewall::Nftables);
+        }
+        if chosen.is_none() && wanted != FirewallBackend::Nftables {
+            chosen = keep(probe_iptables(selvedge_linux::Family::V4), &mut self.iptables).map(|v4| {
+                let v6 = match ipv6_off() {
+                    Some(why) => Err(Missing::Kernel(why.to_owned())),
+                    None => {
+                        probe_iptables(selvedge_linux::Family::V6).inspect_err(|e| self.ip6tables = Some(e.clone()))
+                    }
+                };
+                Firewall::Iptables { v4, v6, ipset: keep(probe_ipset(), &mut self.ipset) }
+            });
+        }
+        self.chosen = chosen.as_ref().map(Firewall::name);
+        chosen
+    }
+
+    /// Whether a choice was made or attempted.
+    pub(crate) fn was_tried(&self) -> bool {
+        self.chosen.is_some() || self.nft.is_some() || self.iptables.is_some()
+    }
+
+    /// Why none could be chosen.
+    fn why(&self) -> String {
+        let tried = [("nftables", &self.nft), ("iptables", &self.iptables)].into_iter();
+        let reasons = tried.filter_map(|(name, missing)| Some(format!("{name}: {}", missing.as_ref()?)));
+        format!("no firewall works here: {}", reasons.collect::<Vec<_>>().join("; "))
+    }
+}
+
+fn keep<T>(found: std::result::Result<T, Missing>, missing: &mut Option<Missing>) -> Option<T> {
+    found.map_err(|why| *missing = Some(why)).ok()
 }
 
 impl Firewall {
     /// Chooses by what works; a forced choice that does not is an error that says why.
-    pub(crate) fn choose(wanted: FirewallBackend) -> Result<Self> {
-        let with_iptables = || -> std::result::Result<Self, String> {
-            Ok(Firewall::Iptables {
-                v4: probe_iptables(selvedge_linux::Family::V4)?,
-                v6: probe_iptables(selvedge_linux::Family::V6),
-                ipset: probe_ipset()?,
-            })
-        };
-        match wanted {
-            FirewallBackend::Nftables => {
-                probe_nft().map(Firewall::Nftables).map_err(|e| Error::new(format!("nftables: {e}")))
-            }
-            FirewallBackend::Iptables => with_iptables().map_err(|e| Error::new(format!("iptables: {e}"))),
-            FirewallBackend::Auto => match probe_nft() {
-                Ok(nft) => Ok(Firewall::Nftables(nft)),
-                Err(no_nft) => with_iptables()
-                    .map_err(|e| Error::new(format!("no firewall works here: nftables: {no_nft}; iptables: {e}"))),
-            },
-        }
+    pub(crate) fn choose(wanted: FirewallBackend, tools: &mut Tools) -> Result<Self> {
+        tools.choose(wanted).ok_or_else(|| Error::new(tools.why()))
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -51,27 +87,25 @@ impl Firewall {
 
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.
     pub(crate) fn forward_drop() -> bool {
-        let drops = |tool: &Iptables| tool.save_all().is_ok_and(|text| text.contains(":FORWARD DROP"));
-        Iptables::candidates(selvedge_linux::Family::V4).iter().any(drops)
+        let family = selvedge_linux::Family::V4;
+        let tables = legacy_tables(family, &iptables::TABLES);
+        let drops = |tool: &Iptables| tool.save_all(&tables).is_ok_and(|text| text.contains(":FORWARD DROP"));
+        Iptables::candidates(family).iter().any(drops)
     }
 
     /// Brings the firewall to `ruleset`. Returns whether anything had to be changed.
     pub(crate) fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
         match self {
             Firewall::Nftables(tool) => apply_nft(tool, ruleset),
-            Firewall::Iptables { v4, v6, ipset } => {
+            Firewall::Iptables { v4, v6, ipset: None } => apply_both(v4, v6, &ruleset.spelt()),
+            Firewall::Iptables { v4, v6, ipset: Some(ipset) } => {
                 let saved = sets(ipset)?;
                 let mut changed = false;
                 if let Some(text) = ipset::update(&saved, ruleset) {
                     ipset.restore(&text)?;
                     changed = true;
                 }
-                changed |= apply_iptables(v4, ruleset, Family::V4)?;
-                match v6 {
-                    Ok(tool) => changed |= apply_iptables(tool, ruleset, Family::V6)?,
-                    Err(why) if ruleset.ipv6 => return Err(Error::new(format!("ip6tables: {why}"))),
-                    Err(_) => {}
-                }
+                changed |= apply_both(v4, v6, ruleset)?;
                 if let Some(text) = ipset::cleanup(&saved, ruleset) {
                     ipset.restore(&text)?;
                     changed = true;
@@ -104,10 +138,27 @@ fn apply_nft(tool: &Nft, ruleset: &Ruleset) -> Result<bool> {
     Ok(true)
 }
 
+fn apply_both(v4: &Iptables, v6: &std::result::Result<Iptables, Missing>, ruleset: &Ruleset) -> Result<bool> {
+    let changed = apply_iptables(v4, ruleset, Family::V4)?;
+    match v6 {
+        Ok(tool) => Ok(apply_iptables(tool, ruleset, Family::V6)? || changed),
+        Err(why) if ruleset.ipv6 => Err(Error::new(format!("ip6tables: {why}"))),
+        Err(_) => Ok(changed),
+    }
+}
+
 fn apply_iptables(tool: &Iptables, ruleset: &Ruleset, family: Family) -> Result<bool> {
+    const END: &str = "COMMIT\n";
     let wanted = iptables::tables(ruleset, family);
-    let Some(text) = iptables::update(&tool.save_all()?, &wanted) else { return Ok(false) };
-    tool.restore(&text)?;
+    let Some(text) = iptables::update(&tool.save_all(&iptables::TABLES)?, &wanted) else { return Ok(false) };
+    if let Err(error) = tool.restore(&text) {
+        // A kernel may lack what one table needs; the others are not to go without.
+        let failures = text.split_inclusive(END).filter_map(|table| Some(tool.restore(table).err()?.to_string()));
+        let failures: Vec<String> = failures.collect();
+        if !failures.is_empty() {
+            return Err(if text.matches(END).count() == 1 { error } else { Error::new(failures.join("; ")) });
+        }
+    }
     Ok(true)
 }
 
@@ -122,9 +173,10 @@ fn remove_nft() -> Result<()> {
 
 fn remove_iptables() -> Result<()> {
     for family in [selvedge_linux::Family::V4, selvedge_linux::Family::V6] {
+        let tables = legacy_tables(family, &iptables::TABLES);
         for tool in Iptables::candidates(family) {
             // A flavour that this kernel does not know has no rules of ours.
-            let Ok(saved) = tool.save_all() else { continue };
+            let Ok(saved) = tool.save_all(&tables) else { continue };
             if let Some(text) = iptables::remove(&saved) {
                 tool.restore(&text)?;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use selvedge_linux::netlink::{Protocol, Socket};
-use selvedge_linux::{Error, Family as LinuxFamily, Result, address, link, route, rule, xfrm};
+use selvedge_linux::{Error, Family as LinuxFamily, Result, address, link, route, rule, sysctl, xfrm};
 use selvedge_plan::{
     Action, Applied, DEVICE, Device, Direction, Family, MTU, NODE_TABLE, NextHop, POD_TABLE, Policy, Route, RouteKind,
     Rule, Step, Template,
@@ -37,6 +37,12 @@ impl Kernel {
     pub(crate) fn next_hop(&mut self, to: IpAddr) -> Option<NextHop> {
         let path = route::lookup(&mut self.route, to).ok()?;
         Some(NextHop { gateway: path.gateway, device: self.name(path.dev?)?.to_owned() })
+    }
+
+    /// The largest packet of the link that leads to an address.
+    pub(crate) fn mtu_towards(&mut self, to: IpAddr) -> Option<u32> {
+        let device = route::lookup(&mut self.route, to).ok()?.dev?;
+        self.links.iter().find(|l| l.index == device).map(|l| l.mtu)
     }
 
     /// The own address that packets to `to` come from.
@@ -105,7 +111,12 @@ impl Kernel {
             }
         }
         for family in [LinuxFamily::V4, LinuxFamily::V6] {
-            applied.rules.extend(rule::list(&mut self.route, family)?.iter().filter_map(planned_rule));
+            match rule::list(&mut self.route, family) {
+                Ok(rules) => applied.rules.extend(rules.iter().filter_map(planned_rule)),
+                // A kernel without IPv6 has no rules for it.
+                Err(error) if family == LinuxFamily::V6 && error.is_unsupported() => {}
+                Err(error) => return Err(error),
+            }
         }
         if let Some(socket) = &mut self.xfrm {
             applied.policies = xfrm::list_policies(socket)?.iter().filter_map(planned_policy).collect();
@@ -149,7 +160,7 @@ impl Kernel {
             .filter(|r| r.protocol == LEARNT && r.dst.prefix_len() == 0)
             .filter_map(|r| Some(self.name(r.dev?)?.to_owned()));
         let setting = |name: String| {
-            let value = selvedge_linux::sysctl::get(&format!("net/ipv6/conf/{name}/accept_ra")).ok()?;
+            let value = sysctl::get(&format!("net/ipv6/conf/{name}/accept_ra")).ok()?;
             Some((name, value.parse().ok()?))
         };
         devices.filter_map(setting).collect()
@@ -219,6 +230,20 @@ impl Kernel {
 }
 
 const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// Why there is no IPv6 to be had, if so.
+pub(crate) fn ipv6_off() -> Option<&'static str> {
+    if !std::path::Path::new("/proc/thread-self/net/if_inet6").exists() {
+        return Some("the kernel has none (CONFIG_IPV6), or was told so (ipv6.disable=1)");
+    }
+    let off = |key: &str| sysctl::get(key).is_ok_and(|value| value == "1");
+    // Links made from now on follow `default`, and ours is one.
+    if off("net/ipv6/conf/all/disable_ipv6") || off("net/ipv6/conf/default/disable_ipv6") {
+        return Some("by net.ipv6.conf.all.disable_ipv6 or net.ipv6.conf.default.disable_ipv6");
+    }
+    let rules = Socket::open(Protocol::Route).and_then(|mut socket| rule::list(&mut socket, LinuxFamily::V6));
+    rules.is_err_and(|e| e.is_unsupported()).then_some("the kernel has no rules for it (CONFIG_IPV6_MULTIPLE_TABLES)")
+}
 
 fn planned_rule(found: &rule::Rule) -> Option<Rule> {
     found.to.is_none().then_some(Rule {

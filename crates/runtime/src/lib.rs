@@ -4,11 +4,14 @@
 mod clean;
 pub mod cli;
 mod clock;
+mod doctor;
 mod error;
 mod firewall;
 mod kernel;
+mod logging;
 mod node;
 mod options;
+mod privilege;
 mod run;
 mod source;
 pub mod status;
@@ -31,11 +34,9 @@ pub use options::Options;
 
 /// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
 pub fn main(program: &Program) -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format(|out, record| writeln!(out, "{:5} {}", record.level().as_str().to_lowercase(), record.args()))
-        .init();
+    logging::init();
     match cli::parse(program, std::env::args_os().skip(1)).and_then(|command| execute(program, command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Nothing is left to do if not even this can be written.
             let _ = writeln!(std::io::stderr(), "{}: {error}", program.name);
@@ -44,8 +45,9 @@ pub fn main(program: &Program) -> ExitCode {
     }
 }
 
-fn execute(program: &Program, command: Command) -> Result<()> {
-    match command {
+fn execute(program: &Program, command: Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Doctor { options, json } => return diagnose(&options, program, json),
         Command::Print(text) => print(&text),
         Command::Run(options) => {
             network_admin()?;
@@ -54,11 +56,9 @@ fn execute(program: &Program, command: Command) -> Result<()> {
         Command::Status { options, json } => {
             let text = ask(&options, program)?;
             if json {
-                return print(&format!("{text}\n"));
+                return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
             }
-            let status: status::Status =
-                miniserde::json::from_str(&text).context(|| "the running program is of another version".to_owned())?;
-            print(&view::human(&status, clock::Clock::new(0).now().wall))
+            print(&view::human(&read_status(&text)?))
         }
         Command::Clean(options) => {
             network_admin()?;
@@ -69,7 +69,26 @@ fn execute(program: &Program, command: Command) -> Result<()> {
             let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;
             keeper::run(&options).context(|| "keeper".to_owned())
         }
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn diagnose(options: &Options, program: &Program, json: bool) -> Result<ExitCode> {
+    match doctor::examine(options, program, json) {
+        Ok((text, healthy)) => {
+            print(&text)?;
+            Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => {
+            // Nothing is left to do if not even this can be written.
+            let _ = writeln!(std::io::stderr(), "{}: {error}", program.name);
+            Ok(ExitCode::from(2))
+        }
     }
+}
+
+fn read_status(text: &str) -> Result<status::Status> {
+    miniserde::json::from_str(text).context(|| "the running program is of another version".to_owned())
 }
 
 fn network_admin() -> Result<()> {

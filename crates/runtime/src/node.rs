@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use selvedge_linux::{file, sysctl};
-use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Role};
+use selvedge_linux::{Family, file, sysctl};
+use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Peer, Role, Via};
 use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
 use selvedge_tunnel::keeper::{self, Mode};
-use selvedge_tunnel::{Now, Tunnels, kernel_unusable};
+use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
 
+use crate::clock::Calendar;
+use crate::doctor;
 use crate::error::Context as _;
-use crate::firewall::Firewall;
-use crate::kernel::Kernel;
+use crate::firewall::{Firewall, Tools};
+use crate::kernel::{self, Kernel};
 use crate::source::{self, Loaded};
 use crate::{Error, Options, Result};
 
@@ -28,12 +30,22 @@ const REASSERT: Duration = Duration::from_secs(60);
 pub(crate) struct Node {
     pub(crate) options: Options,
     program: PathBuf,
+    /// What this program may still do, in words.
+    pub(crate) confinement: String,
     kernel: Kernel,
+    /// Found out when tunnels were started first, and again as long as they cannot be.
+    abilities: Option<doctor::Kernel>,
     firewall: Option<(FirewallBackend, Firewall)>,
+    tools: Tools,
+    /// Why there is none; tried again when it is time to.
+    no_firewall: Option<(FirewallBackend, String)>,
     forward_drop: bool,
     /// What the firewall was brought to last; looked at again only when it is time to.
     written: Option<Ruleset>,
     loaded: Option<Loaded>,
+    /// When the certificate that was loaded last begins.
+    issued: Option<u64>,
+    calendar: Calendar,
     pub(crate) config_error: Option<String>,
     pub(crate) tunnels: Option<Tunnels>,
     /// Counts the `tunnels` there have been.
@@ -42,32 +54,44 @@ pub(crate) struct Node {
     problems: Vec<String>,
     /// Why there are no tunnels.
     tunnel_problem: Option<String>,
+    /// Ports that others have.
+    port_notes: Vec<String>,
     /// When the tunnels were started last.
     started_at: Option<Duration>,
     notes: Vec<String>,
+    /// Why a boot would not find this configuration.
+    not_kept: Option<String>,
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
 }
 
 impl Node {
-    pub(crate) fn new(options: Options, program: PathBuf) -> Result<Self> {
+    pub(crate) fn new(options: Options, program: PathBuf, confinement: String) -> Result<Self> {
         Ok(Node {
             options,
             program,
+            confinement,
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
+            abilities: None,
             firewall: None,
+            tools: Tools::default(),
+            no_firewall: None,
             forward_drop: false,
             written: None,
             loaded: None,
+            issued: None,
+            calendar: Calendar::default(),
             config_error: None,
             tunnels: None,
             epoch: 0,
             datapath: None,
             problems: Vec::new(),
             tunnel_problem: None,
+            port_notes: Vec::new(),
             started_at: None,
             notes: Vec::new(),
+            not_kept: None,
             dirty: false,
             retry: RETRY_FIRST,
             apply_at: None,
@@ -82,6 +106,12 @@ impl Node {
         self.loaded.as_ref()?.credentials.as_ref()?.not_after()
     }
 
+    /// A time that has come, although the clock said less: a certificate was issued then.
+    pub(crate) fn poll_later(&mut self) -> Option<u64> {
+        let issued = self.issued.take();
+        issued.or_else(|| self.tunnels.as_mut().and_then(Tunnels::poll_later))
+    }
+
     pub(crate) fn config_source(&self) -> &'static str {
         self.loaded.as_ref().map_or("nowhere", |l| l.source)
     }
@@ -90,9 +120,24 @@ impl Node {
         self.firewall.as_ref().map_or("", |(_, f)| f.name())
     }
 
-    /// What does not work, then what could be better.
+    /// What does not work.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.tunnel_problem.iter().chain(&self.problems).chain(&self.notes)
+        self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.not_kept)
+    }
+
+    pub(crate) fn has_tunnel_problem(&self) -> bool {
+        self.tunnel_problem.is_some()
+    }
+
+    /// What could be better.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What the kernel lacks, a line each.
+    pub(crate) fn lacks(&self) -> Vec<String> {
+        let wanted = self.config().map(|config| config.datapath).unwrap_or_default();
+        doctor::lacks(self.abilities.as_ref(), wanted, &self.tools)
     }
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
@@ -155,8 +200,10 @@ impl Node {
             self.apply_at = None;
             self.retry = (self.retry * 2).min(RETRY_CAP);
             if self.tunnels.is_none() {
+                self.abilities = None;
                 self.start_tunnels(now);
             }
+            self.no_firewall = None;
             self.written = None;
             self.dirty = true;
         }
@@ -164,6 +211,13 @@ impl Node {
 
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at).min()
+    }
+
+    /// Looks whether certificates have ended.
+    pub(crate) fn handle_clock(&mut self, now: Now) {
+        if let Some(tunnels) = self.tunnels.as_mut().filter(|_| self.calendar.is_due(now)) {
+            tunnels.handle_clock(now);
+        }
     }
 
     /// Applies what changed since the last time.
@@ -207,13 +261,17 @@ impl Node {
         if self.loaded.as_ref().is_some_and(|l| l.same_as(&loaded) && l.source == loaded.source) {
             return;
         }
-        if let Err(error) = loaded.keep(&self.options) {
-            log::warn!("{error}");
+        let not_kept =
+            loaded.keep(&self.options).err().map(|e| format!("{e}; a boot without the cloud finds an older one"));
+        if let Some(problem) = not_kept.as_ref().filter(|_| self.not_kept != not_kept) {
+            log::warn!("{problem}");
         }
+        self.not_kept = not_kept;
         self.put_in_force(now, loaded);
     }
 
-    fn put_in_force(&mut self, now: Now, loaded: Loaded) {
+    fn put_in_force(&mut self, now: Now, mut loaded: Loaded) {
+        loaded.config.metered |= self.options.metered;
         let config = &loaded.config;
         log::info!(
             "configuration generation {} in force: {} with {} peers",
@@ -226,6 +284,7 @@ impl Node {
         if before != network(config) {
             self.remove_cni(before);
         }
+        self.issued = loaded.credentials.as_ref().and_then(Credentials::not_before);
         self.loaded = Some(loaded);
         self.start_tunnels(now);
         self.dirty = true;
@@ -249,7 +308,7 @@ impl Node {
             self.tunnel_problem = None;
             return;
         };
-        let done = self.choose_datapath(config.datapath).and_then(|mode| match &mut self.tunnels {
+        let done = self.choose_datapath(&config).and_then(|mode| match &mut self.tunnels {
             Some(tunnels) if tunnels.mode() == mode => {
                 tunnels.set_config(now, &config, credentials).context(|| "change the tunnels".to_owned())
             }
@@ -267,12 +326,26 @@ impl Node {
                     keeper::stop(&self.options.run_dir).context(|| "stop the keeper".to_owned())?;
                     return Err(problem);
                 }
-                for port in client.welcome().ports.iter().filter(|p| !p.bound) {
-                    let why = port.problem.as_deref().unwrap_or("unknown");
-                    log::warn!("UDP port {} is not ours: {why}", port.port);
+                let closed = client.welcome().ports.iter().filter(|p| !p.bound);
+                if let Some(port) = closed.clone().find(|p| p.port == options.encap_port && !p.v6) {
+                    // Nothing works without it; this keeper would not ask for it again.
+                    let problem = Error::new(taken(port));
+                    drop(client);
+                    keeper::stop(&self.options.run_dir).context(|| "stop the keeper".to_owned())?;
+                    self.port_notes.clear();
+                    return Err(problem);
                 }
-                let tunnels =
-                    Tunnels::open(now, &config, credentials, client).context(|| "start the tunnels".to_owned())?;
+                let notes: Vec<String> = closed.map(taken).collect();
+                for note in notes.iter().filter(|note| !self.port_notes.contains(note)) {
+                    log::warn!("{note}");
+                }
+                self.port_notes = notes;
+                let abilities = match (mode, &self.abilities) {
+                    (Mode::Kernel, Some(kernel)) => Abilities::kernel(&kernel.ipsec),
+                    _ => Abilities::user(),
+                };
+                let tunnels = Tunnels::open(now, &config, credentials, client, abilities)
+                    .context(|| "start the tunnels".to_owned())?;
                 self.tunnels = Some(tunnels);
                 self.epoch += 1;
                 self.started_at = Some(now.mono);
@@ -295,15 +368,21 @@ impl Node {
         }
     }
 
-    fn choose_datapath(&mut self, wanted: DatapathMode) -> Result<Mode> {
-        let (mode, why) = match wanted {
+    fn choose_datapath(&mut self, config: &NodeConfig) -> Result<Mode> {
+        let kernel = self.abilities.get_or_insert_with(doctor::Kernel::probe);
+        let only_ipv6 = |p: &Peer| !p.addresses.is_empty() && p.addresses.iter().all(IpAddr::is_ipv6);
+        let outer_ipv6 = config.peers.iter().any(|p| p.via == Via::Tunnel && only_ipv6(p));
+        let (mode, why) = match config.datapath {
             DatapathMode::User => (Mode::User, "as configured".to_owned()),
             DatapathMode::Kernel => {
-                kernel_unusable().map_err(|why| Error::new(format!("datapath \"kernel\" cannot be used: {why}")))?;
+                kernel.possible().map_err(|why| Error::new(format!("datapath \"kernel\" cannot be used: {why}")))?;
                 (Mode::Kernel, "as configured".to_owned())
             }
-            DatapathMode::Auto => match kernel_unusable() {
+            DatapathMode::Auto => match kernel.suitable(outer_ipv6) {
                 Ok(()) => (Mode::Kernel, "this kernel has ESP".to_owned()),
+                Err(why) if kernel.tun.is_err() && kernel.possible().is_ok() => {
+                    (Mode::Kernel, format!("there are no TUN devices, though {why}"))
+                }
                 Err(why) => (Mode::User, why),
             },
         };
@@ -370,7 +449,13 @@ impl Node {
         if self.firewall.as_ref().is_some_and(|(before, _)| *before == wanted) {
             return Ok(());
         }
-        let chosen = Firewall::choose(wanted).context(|| "choose a firewall".to_owned())?;
+        if let Some((_, why)) = self.no_firewall.as_ref().filter(|(before, _)| *before == wanted) {
+            return Err(Error::new(why.clone()));
+        }
+        let chosen = Firewall::choose(wanted, &mut self.tools).inspect_err(|error| {
+            self.no_firewall = Some((wanted, error.to_string()));
+        });
+        let chosen = chosen.context(|| "choose a firewall".to_owned())?;
         chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
         self.forward_drop = Firewall::forward_drop();
         self.firewall = Some((wanted, chosen));
@@ -399,8 +484,23 @@ impl Node {
                 .map(|p| (p.peer, Path { reqid: p.reqid, local: p.local.ip(), remote: p.remote.ip() }))
                 .collect(),
             accept_ra: self.kernel.accept_ra(),
-            bridge_netfilter: sysctl::get("net/bridge/bridge-nf-call-iptables").is_ok(),
+            bridge_netfilter: bridge_netfilter(),
             forward_drop: self.forward_drop,
+            ipv6_off: kernel::ipv6_off().is_some(),
         }
     }
+}
+
+/// Whether packets between the ports of a bridge pass the firewall, or can be made to.
+fn bridge_netfilter() -> bool {
+    const KEY: &str = "net/bridge/bridge-nf-call-iptables";
+    sysctl::get(KEY).is_ok_and(|value| value == "1") || sysctl::is_writable(KEY)
+}
+
+/// A port that is not ours, in words.
+fn taken(port: &keeper::message::PortState) -> String {
+    let family = if port.v6 { Family::V6 } else { Family::V4 };
+    let why = port.problem.as_deref().unwrap_or("unknown");
+    // Seeing into other processes is more than this program keeps the right to.
+    format!("UDP port {} ({family}) is not ours: {why}; `doctor`, run by root, says whose it is", port.port)
 }

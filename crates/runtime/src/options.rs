@@ -13,6 +13,12 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Where container runtimes read CNI networks; `None` on nodes that get none.
     pub cni_dir: Option<PathBuf>,
+    /// Whom to become when started by root.
+    pub user: Option<String>,
+    /// Give up all files but those that are known to be needed, where the kernel can hold us to that.
+    pub landlock: bool,
+    /// Every byte costs money here, whatever the configuration says.
+    pub metered: bool,
 }
 
 impl Options {
@@ -24,6 +30,9 @@ impl Options {
             run_dir: format!("/run/{program}").into(),
             state_dir: format!("/var/lib/{program}").into(),
             cni_dir: cni_dir.map(PathBuf::from),
+            user: None,
+            landlock: true,
+            metered: false,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::error::Context as _;
 use crate::node::Node;
 use crate::source;
 use crate::summary::summary;
-use crate::{Error, Options, Result};
+use crate::{Error, Options, Result, privilege};
 
 /// Files of one delivery arrive one after another.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -33,11 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT. Tunnels stay.
 pub fn run(program: &Program, options: Options) -> Result<()> {
+    let exe = std::env::current_exe().context(|| "find this program's file".to_owned())?;
+    let confinement = privilege::give_up(&options, &exe)?;
+    log::info!("running as {confinement}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context(|| "start the event loop".to_owned())?;
-    runtime.block_on(serve(program, options))
+    runtime.block_on(serve(program, options, exe, confinement))
 }
 
 /// What woke the loop.
@@ -52,12 +55,10 @@ enum Input {
     Timer,
 }
 
-async fn serve(program: &Program, options: Options) -> Result<()> {
-    source::private_dir(&options.run_dir)?;
+async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: String) -> Result<()> {
     let visitors = listen(&options.status_socket())?;
-    let clock = Clock::new(source::last_good_time(&options));
-    let exe = std::env::current_exe().context(|| "find this program's file".to_owned())?;
-    let mut node = Node::new(options, exe)?;
+    let mut clock = Clock::new(&options.state_dir);
+    let mut node = Node::new(options, exe, confinement)?;
     let mut network = link::monitor().context(|| "watch the network".to_owned())?;
     let network_fd = watch_fd(Some(network.as_fd()))?;
     let mut files = Files::default();
@@ -76,7 +77,14 @@ async fn serve(program: &Program, options: Options) -> Result<()> {
             node.load(now);
             reload_at = (node.config_error.is_some() || !files.complete).then_some(now.mono + RELOAD);
         }
+        while let Some(wall) = node.poll_later() {
+            clock.learn(wall);
+        }
+        node.handle_clock(clock.now());
         node.apply(clock.now());
+        if let Err(error) = clock.keep(now, node.certificate_not_after()) {
+            log::warn!("{error}");
+        }
         if epoch != (node.epoch, node.tunnels.is_some()) {
             epoch = (node.epoch, node.tunnels.is_some());
             keeper_fd = watch_fd(node.tunnels.as_ref().map(|t| t.keeper_fd()))?;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use selvedge_linux::file;
+use selvedge_linux::user::User;
 use selvedge_model::{MAX_CONFIG_BYTES, NodeConfig, Via};
 use selvedge_tunnel::Credentials;
 use zeroize::Zeroizing;
@@ -69,11 +70,6 @@ pub(crate) fn last_good(options: &Options) -> Result<Loaded> {
     load(&options.state_dir.join("config.json"), &options.state_dir.join("tls"), "last good copy")
 }
 
-/// When the last good copy was written, in seconds since 1970: the clock cannot be earlier.
-pub(crate) fn last_good_time(options: &Options) -> u64 {
-    fs::metadata(options.state_dir.join("config.json")).map_or(0, |m| u64::try_from(m.mtime()).unwrap_or(0))
-}
-
 /// Reads one configuration file and says in a sentence what is wrong with it.
 pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
     let bytes = read_bounded(path, MAX_CONFIG_BYTES as u64)?;
@@ -107,7 +103,11 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         }
         Ok(bytes)
     };
-    read().context(|| path.display().to_string())
+    read().map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if denied { format!(" (for user {})", User::current().name) } else { String::new() };
+        Error::new(format!("{}: {error}{hint}", path.display()))
+    })
 }
 
 pub(crate) fn private_dir(path: &Path) -> Result<()> {

@@ -18,8 +18,12 @@ pub struct Status {
     pub datapath_reason: String,
     /// `nftables` or `iptables`.
     pub firewall: String,
+    /// What the program may do: its user, its capabilities, and whether Landlock holds it.
+    pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
+    /// What time it is.
+    pub clock: ClockStatus,
     /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
     #[serde(rename = "certificateNotAfter")]
     pub certificate_not_after: Option<u64>,
@@ -27,8 +31,12 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Callers that were turned away, newest last.
     pub refused: Vec<Refusal>,
-    /// What could not be applied, or could be better.
+    /// What this kernel and its tools lack, and what that means.
+    pub kernel: Vec<String>,
+    /// What could not be applied.
     pub problems: Vec<String>,
+    /// What could be better.
+    pub notes: Vec<String>,
     /// Packets dropped for a reason that concerns no single peer.
     pub drops: Vec<Drops>,
 }
@@ -44,6 +52,15 @@ pub struct ConfigStatus {
     pub error: Option<String>,
 }
 
+/// The calendar as the program goes by it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// False: it is that time or later, and nobody vouches for the system's clock.
+    pub set: bool,
+}
+
 /// One peer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -53,6 +70,8 @@ pub struct PeerStatus {
     pub via: String,
     /// `up`, `connecting`, `down` or `refused`; `routed` for `lan`.
     pub state: String,
+    /// The tunnel keeps quiet because either end pays for every byte.
+    pub metered: bool,
     /// Addresses in use.
     pub path: Option<PathStatus>,
     /// Age of the youngest CHILD_SA in seconds.

@@ -1,23 +1,27 @@
 //! Makes the [`Status`] of a running node.
 
 use selvedge_model::{Role, Via};
-use selvedge_tunnel::Now;
+use selvedge_tunnel::{Now, Wall};
 
 use crate::cli::Program;
 use crate::node::Node;
-use crate::status::{ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
+use crate::status::{ClockStatus, ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
 
 pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
     let report = node.tunnels.as_mut().map(|t| t.report(now));
     let mut status = Status {
         version: program.version.to_owned(),
         firewall: node.firewall_name().to_owned(),
+        confinement: node.confinement.clone(),
+        kernel: node.lacks(),
+        notes: node.notes().to_vec(),
         problems: node.problems().cloned().collect(),
         config: ConfigStatus {
             generation: node.config().map_or(0, |c| c.generation),
             source: node.config_source().to_owned(),
             error: node.config_error.clone(),
         },
+        clock: ClockStatus { time: now.wall.seconds(), set: matches!(now.wall, Wall::Is(_)) },
         ..Status::default()
     };
     match &node.datapath {
@@ -27,7 +31,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         }
         None => {
             status.datapath = "none".to_owned();
-            status.datapath_reason = "this node has no tunnels".to_owned();
+            let reason = if node.has_tunnel_problem() { "see the problems" } else { "this node has no tunnels" };
+            status.datapath_reason = reason.to_owned();
         }
     }
     status.certificate_not_after = node.certificate_not_after();
@@ -66,6 +71,7 @@ fn peer_status(peer: selvedge_tunnel::PeerReport) -> PeerStatus {
         name: peer.name,
         via: "tunnel".to_owned(),
         state: peer.state.to_owned(),
+        metered: peer.metered,
         path: peer.path.map(|path| PathStatus {
             local: path.local.to_string(),
             remote: path.remote.to_string(),

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use selvedge_tunnel::Utc;
+
 use crate::status::{PeerStatus, Status};
 
-/// Lines for a terminal; `now` in seconds since 1970.
-pub fn human(status: &Status, now: u64) -> String {
+/// Lines for a terminal.
+pub fn human(status: &Status) -> String {
     let mut out = String::new();
     let name = if status.name.is_empty() { "(no configuration yet)" } else { &status.name };
     // Writing to a String cannot fail.
@@ -16,9 +18,15 @@ pub fn human(status: &Status, now: u64) -> String {
     }
     let _ = writeln!(out, "  datapath       {} ({})", status.datapath, status.datapath_reason);
     let _ = writeln!(out, "  firewall       {}", status.firewall);
+    let _ = writeln!(out, "  runs as        {}", status.confinement);
     if let Some(end) = status.certificate_not_after {
-        let left = end.checked_sub(now).map_or_else(|| "EXPIRED".to_owned(), |left| format!("valid for {}", age(left)));
+        let left = end
+            .checked_sub(status.clock.time)
+            .map_or_else(|| "EXPIRED".to_owned(), |left| format!("valid for {}", age(left)));
         let _ = writeln!(out, "  certificate    {left}");
+    }
+    if !status.clock.set {
+        let _ = writeln!(out, "  clock          perhaps not set: {} or later", Utc(status.clock.time));
     }
     let up = status.peers.iter().filter(|p| matches!(p.state.as_str(), "up" | "routed")).count();
     let _ = writeln!(out, "  peers          {up} of {} up", status.peers.len());
@@ -59,6 +67,8 @@ pub fn human(status: &Status, now: u64) -> String {
         "dropped",
         status.drops.iter().filter(|d| d.packets > 0).map(|d| format!("{} packets: {}", d.packets, d.reason)),
     );
+    section(&mut out, "kernel", status.kernel.iter().cloned());
+    section(&mut out, "notes", status.notes.iter().cloned());
     section(&mut out, "problems", status.problems.iter().cloned());
     out
 }
@@ -109,6 +119,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::ClockStatus;
 
     #[test]
     fn numbers_are_short() {
@@ -125,11 +136,14 @@ mod tests {
             config: crate::status::ConfigStatus { error: Some("peers[0].port: 0".into()), ..Default::default() },
             peers: vec![PeerStatus { name: "a.b".into(), last_error: Some("no answer".into()), ..Default::default() }],
             certificate_not_after: Some(1000),
+            clock: ClockStatus { time: 900, set: false },
             ..Default::default()
         };
-        let text = human(&status, 900);
+        let text = human(&status);
         assert!(text.contains("certificate    valid for 100 s"), "{text}");
-        assert!(human(&status, 1001).contains("EXPIRED"));
+        assert!(text.contains("clock          perhaps not set: 1970-01-01 00:15:00 UTC or later"), "{text}");
+        let text_later = human(&Status { clock: ClockStatus { time: 1001, set: true }, ..status });
+        assert!(text_later.contains("EXPIRED") && !text_later.contains("clock"), "{text_later}");
         assert!(text.contains("REFUSED        peers[0].port: 0"), "{text}");
         assert!(text.contains("0 of 1 up") && text.contains("no answer"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! What went through the tunnels, what was dropped, and what silence means.
+//! What went through the tunnels, and what was dropped.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use selvedge_ike::{Now, PeerId};
 
 use crate::error::{Context as _, Result};
 use crate::keeper::message::Request;
-use crate::pair::{Pair, Traffic};
+use crate::pair::Traffic;
 use crate::tunnels::Tunnels;
 
 /// The user-space datapath's counters, as last reported.
@@ -18,7 +18,7 @@ pub(crate) struct Counters {
     growing: Option<BTreeMap<PeerId, UserCounters>>,
     drops: Drops,
     /// Reports that have come whole.
-    reports: u32,
+    pub(crate) reports: u32,
 }
 
 impl Counters {
@@ -38,36 +38,6 @@ impl Counters {
 }
 
 impl Tunnels {
-    /// A peer that is sent to and sends nothing back may have lost its state: its key exchange will tell.
-    pub(crate) fn look_for_silence(&mut self, now: Now) {
-        self.silence_at = None;
-        let traffic = match self.traffic() {
-            Ok(traffic) => traffic,
-            Err(error) => {
-                log::debug!("read the tunnels' counters: {error}");
-                return;
-            }
-        };
-        for (id, peer) in &mut self.peers {
-            // Somebody deleted SAs, or they ran into a hard limit.
-            let has = |pair: &Pair| self.kernel.as_ref().is_none_or(|kernel| kernel.has(pair));
-            if peer.sending().is_some_and(|pair| !has(pair)) {
-                log::warn!(
-                    "{}: its security associations are gone from the kernel",
-                    self.ids.name(*id).unwrap_or_default()
-                );
-                self.endpoint.rekey_child(now, *id);
-            }
-            let Some((present, _)) = traffic.get(id) else { continue };
-            let before = std::mem::replace(&mut peer.seen, *present);
-            if present.packets_in > before.packets_in {
-                self.endpoint.handle_inbound(now, *id);
-            } else if present.packets_out > before.packets_out {
-                self.endpoint.check_liveness(now, *id);
-            }
-        }
-    }
-
     /// Makes the user-space datapath's counters those of now.
     pub(crate) fn refresh_counters(&mut self, now: Now) -> Result<()> {
         if self.kernel.is_none() {
@@ -81,12 +51,11 @@ impl Tunnels {
         Ok(())
     }
 
-    /// Traffic and refused packets of every peer; in user mode as of the last report, and a new one is asked for.
+    /// Traffic and refused packets of every peer; in user mode as of the last report.
     pub(crate) fn traffic(&mut self) -> Result<BTreeMap<PeerId, (Traffic, u64)>> {
         if let Some(kernel) = &mut self.kernel {
             return kernel.traffic().context(|| "read the kernel's SAs".to_owned());
         }
-        self.keeper.send(&Request::Counters).context(|| "ask the keeper for its counters".to_owned())?;
         Ok(self.counters.peers.iter().map(|(id, p)| (*id, (user_traffic(p), received_drops(&p.drops)))).collect())
     }
 

@@ -174,14 +174,6 @@ fn algorithm(suite: EspSuite) -> Algorithm {
     }
 }
 
-/// Why the kernel's ESP cannot be used, if so.
-pub fn unusable() -> std::result::Result<(), String> {
-    let support = xfrm::probe();
-    support.usable()?;
-    // Both ends choose from all three ciphers, so all must be there.
-    support.aes_gcm.and(support.chacha20_poly1305).and(support.udp_encap)
-}
-
 /// Removes the SAs of this program without anything else running.
 pub fn flush_kernel_sas() -> std::result::Result<usize, Error> {
     Kernel::open()?.flush()

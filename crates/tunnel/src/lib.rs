@@ -7,6 +7,7 @@
 //!       keeper ────┘ IKE datagrams, moved peers, counters
 //! ```
 
+mod abilities;
 mod associations;
 mod convert;
 mod counters;
@@ -17,12 +18,14 @@ pub mod keeper;
 mod kernel;
 mod pair;
 mod report;
+mod silence;
 mod tunnels;
 
+pub use abilities::Abilities;
 pub use error::{Error, Result};
 pub use ids::REQIDS;
-pub use kernel::{flush_kernel_sas, unusable as kernel_unusable};
+pub use kernel::flush_kernel_sas;
 pub use pair::{Traffic, TunnelPath};
 pub use report::{Drops, PeerReport, Report};
-pub use selvedge_ike::{Credentials, Now};
+pub use selvedge_ike::{Credentials, Now, Utc, Wall};
 pub use tunnels::{Refusal, Tunnels};

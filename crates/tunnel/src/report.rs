@@ -29,6 +29,8 @@ pub struct PeerReport {
     pub name: String,
     /// `up`, `connecting`, `refused` or `down`.
     pub state: &'static str,
+    /// Its tunnel keeps quiet.
+    pub metered: bool,
     /// Where its tunnel runs.
     pub path: Option<TunnelPath>,
     /// Age of the pair in use.
@@ -71,6 +73,7 @@ impl Tunnels {
             peers.push(PeerReport {
                 name: status.name,
                 state,
+                metered: status.metered,
                 path: pair.map(|pair| self.path(status.id, pair)),
                 sa_age: pair.map(|pair| now.mono.saturating_sub(pair.since)),
                 cipher: pair.map(|pair| pair.cipher),

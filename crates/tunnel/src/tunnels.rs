@@ -10,7 +10,8 @@ use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::xfrm;
 use selvedge_model::{NodeConfig, Peer as ConfigPeer, Via};
 
-use crate::convert::{ike_config, selectors};
+use crate::abilities::Abilities;
+use crate::convert::{ike_config, remotes, selectors};
 use crate::counters::Counters;
 use crate::error::{Context as _, Error, Result};
 use crate::ids::{self, Ids};
@@ -18,12 +19,10 @@ use crate::keeper::message::{Keepalive, Report, Request, SendIke};
 use crate::keeper::{self, Mode};
 use crate::kernel::Kernel;
 use crate::pair::{Pair, Traffic, TunnelPath, Use};
+use crate::silence::{Doubt, Silence};
 
 /// Callers turned away that are remembered.
 const MAX_REFUSED: usize = 16;
-
-/// How often a peer that is sent to and does not answer is looked for.
-const SILENCE_CHECK: Duration = Duration::from_secs(2);
 
 /// What failed is a problem for this long, unless it fails again: much is done once more a little later, and succeeds.
 const CURRENT: Duration = Duration::from_secs(60);
@@ -31,8 +30,11 @@ const CURRENT: Duration = Duration::from_secs(60);
 /// A keeper that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A NAT forgets a UDP mapping after 30 s at the earliest (RFC 4787 says 2 minutes; many do not listen).
+/// A NAT forgets a UDP mapping after 30 s at the earliest.
 const KEEPALIVE_SECONDS: u16 = 20;
+
+/// RFC 4787 REQ-5: not before 2 minutes. Not every NAT heeds it.
+const METERED_KEEPALIVE_SECONDS: u16 = 110;
 
 /// A caller that was turned away.
 #[derive(Clone, Debug)]
@@ -52,6 +54,7 @@ pub struct Tunnels {
     pub(crate) endpoint: Endpoint,
     pub(crate) keeper: keeper::Client,
     pub(crate) kernel: Option<Kernel>,
+    abilities: Abilities,
     pub(crate) ids: Ids,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     refused: VecDeque<Refusal>,
@@ -59,7 +62,8 @@ pub struct Tunnels {
     /// Something happened since `keepalives` were set.
     keepalives_stale: bool,
     pub(crate) paths_changed: bool,
-    pub(crate) silence_at: Option<Duration>,
+    later: Option<u64>,
+    pub(crate) silence: Silence,
     pub(crate) counters: Counters,
     /// When each was last seen.
     problems: BTreeMap<String, Duration>,
@@ -73,28 +77,40 @@ pub(crate) struct Peer {
     pub(crate) waiting: Option<Child>,
     /// At the last look.
     pub(crate) seen: Traffic,
+    pub(crate) doubt: Doubt,
 }
 
 impl Tunnels {
     /// Takes over what an earlier run left: pairs of peers in `config` go on being used until new ones are keyed, all
     /// others end.
-    pub fn open(now: Now, config: &NodeConfig, credentials: Credentials, client: keeper::Client) -> Result<Self> {
+    pub fn open(
+        now: Now,
+        config: &NodeConfig,
+        credentials: Credentials,
+        client: keeper::Client,
+        abilities: Abilities,
+    ) -> Result<Self> {
         let mode = client.mode();
         let kernel = match mode {
             Mode::Kernel => Some(Kernel::open().context(|| "open the kernel's IPsec".to_owned())?),
             Mode::User => None,
         };
         let mut tunnels = Tunnels {
-            endpoint: Endpoint::new(ike_config(config, credentials, mode), Box::new(ike::RingCrypto::new())),
+            endpoint: Endpoint::new(
+                ike_config(config, credentials, mode, &abilities),
+                Box::new(ike::RingCrypto::new()),
+            ),
             keeper: client,
             kernel,
+            abilities,
             ids: Ids::default(),
             peers: BTreeMap::new(),
             refused: VecDeque::new(),
             keepalives: Vec::new(),
             keepalives_stale: false,
             paths_changed: true,
-            silence_at: None,
+            later: None,
+            silence: Silence::default(),
             counters: Counters::default(),
             problems: BTreeMap::new(),
         };
@@ -106,7 +122,7 @@ impl Tunnels {
 
     /// A new configuration or renewed credentials.
     pub fn set_config(&mut self, now: Now, config: &NodeConfig, credentials: Credentials) -> Result<()> {
-        self.endpoint.set_config(now, ike_config(config, credentials, self.mode()));
+        self.endpoint.set_config(now, ike_config(config, credentials, self.mode(), &self.abilities));
         self.set_peers(now, config)?;
         self.drain(now);
         Ok(())
@@ -129,8 +145,12 @@ impl Tunnels {
 
     /// Takes all that the keeper has sent. An error means that the keeper is gone.
     pub fn handle_keeper(&mut self, now: Now) -> Result<()> {
+        let before = self.counters.reports;
         while let Some(report) = self.keeper.recv().context(|| "the keeper".to_owned())? {
             self.take(now, report);
+        }
+        if self.counters.reports != before {
+            self.look_for_silence(now);
         }
         self.drain(now);
         Ok(())
@@ -162,7 +182,7 @@ impl Tunnels {
     pub fn handle_timeout(&mut self, now: Now) {
         self.endpoint.handle_timeout(now);
         self.end_retired(now);
-        if self.silence_at.is_some_and(|at| at <= now.mono) {
+        if self.silence.at.is_some_and(|at| at <= now.mono) {
             self.look_for_silence(now);
         }
         self.drain(now);
@@ -186,12 +206,23 @@ impl Tunnels {
             Use::Retired(until) => Some(until),
             Use::Receiving | Use::Sending => None,
         });
-        self.endpoint.poll_timeout().into_iter().chain(retired.min()).chain(self.silence_at).min()
+        self.endpoint.poll_timeout().into_iter().chain(retired.min()).chain(self.silence.at).min()
     }
 
     /// True once after tunnels came up, went down or moved: routes and policies are to be planned anew.
     pub fn poll_paths_changed(&mut self) -> bool {
         std::mem::take(&mut self.paths_changed)
+    }
+
+    /// To be called every hour and when the calendar jumps: certificates may have ended.
+    pub fn handle_clock(&mut self, now: Now) {
+        self.endpoint.handle_clock(now);
+        self.drain(now);
+    }
+
+    /// A time that has come, in seconds since 1970, although the clock said less.
+    pub fn poll_later(&mut self) -> Option<u64> {
+        self.later.take()
     }
 
     /// Where the tunnels that are up run.
@@ -221,8 +252,9 @@ impl Tunnels {
             .map(|peer| ike::Peer {
                 id: self.ids.id(&peer.name),
                 name: peer.name.clone(),
-                remotes: peer.addresses.iter().map(|a| SocketAddr::new(*a, peer.port)).collect(),
+                remotes: remotes(&peer.addresses, peer.port, &self.abilities),
                 initiate: peer.initiate,
+                metered: config.metered || peer.metered,
                 local_ts: local_ts.clone(),
                 remote_ts: selectors(peer.networks()),
             })
@@ -241,6 +273,7 @@ impl Tunnels {
             self.peers.entry(peer.id).or_default();
         }
         self.endpoint.set_peers(now, peers);
+        self.keepalives_stale = true;
         // What the endpoint ends because a peer is gone is still told by events that need the peer's name.
         self.drain(now);
         let gone: Vec<PeerId> =
@@ -313,9 +346,7 @@ impl Tunnels {
         if std::mem::take(&mut self.keepalives_stale) {
             self.update_keepalives();
         }
-        if self.silence_at.is_none() && self.peers.values().any(|p| p.sending().is_some()) {
-            self.silence_at = Some(now.mono + SILENCE_CHECK);
-        }
+        self.await_traffic(now);
     }
 
     fn event(&mut self, now: Now, event: Event) {
@@ -330,6 +361,7 @@ impl Tunnels {
             }
             Event::PeerDown { peer, reason } => log::warn!("{}: {reason}", self.name(peer)),
             Event::Refused { remote, claimed, reason } => self.refuse(remote, claimed, reason),
+            Event::Later { wall } => self.later = Some(wall),
         }
     }
 
@@ -339,7 +371,8 @@ impl Tunnels {
             .peers()
             .filter_map(|p| match p.state {
                 PeerState::Established(e) if e.nat_local => {
-                    Some(Keepalive { local: e.local, remote: e.remote, interval_s: KEEPALIVE_SECONDS })
+                    let interval_s = if p.metered { METERED_KEEPALIVE_SECONDS } else { KEEPALIVE_SECONDS };
+                    Some(Keepalive { local: e.local, remote: e.remote, interval_s })
                 }
                 _ => None,
             })

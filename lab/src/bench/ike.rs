@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector};
+use selvedge_ike::{Config, Credentials, Endpoint, Event, Now, Peer, PeerId, RingCrypto, TrafficSelector, Wall};
 use selvedge_linux::poll::{Interest, poll};
 use serde_json::{Value, json};
 
 use super::credentials::Authority;
 use super::link::{End, Link};
 use super::tunnel;
+use crate::idle::Usage;
 use crate::process::{self, Daemon, Memory};
 use crate::programs::wait;
 
@@ -47,6 +48,8 @@ pub struct Handshakes {
 struct Caller {
     endpoint: Endpoint,
     socket: UdpSocket,
+    /// Its own, so that many callers do not do everything at the same instant.
+    origin: Instant,
     up: bool,
 }
 
@@ -63,7 +66,7 @@ pub fn run(
     let credentials = authority.issue("bench.b")?;
     let (_daemon, process) = match responder {
         Responder::Selvedge(program, folder) => {
-            let config = config(&link.b, program, count);
+            let config = config(&link.b, program, count, false);
             (tunnel::start_node(program, &link.b, &config, &credentials, folder)?, program)
         }
         Responder::Charon => (charon(&link.b, &credentials)?, "charon-systemd"),
@@ -72,12 +75,12 @@ pub fn run(
         let sockets = link.b.ns.run("ss -Hlun")?;
         sockets.contains(":4500").then_some(()).context("does not listen yet")
     })?;
-    let mut callers = callers(&link.a, &link.b, count, authority)?;
+    let mut callers = callers(&link.a, &link.b, count, authority, true)?;
     // A program that is just starting up is not idle yet.
     let pids = settle(&link.b, process)?;
     let (before, cpu) = (process::memory(&pids)?, process::cpu_seconds(&pids)?);
     let started = Instant::now();
-    call(&mut callers, started).with_context(|| tail(&link.b.dir))?;
+    call(&mut callers).with_context(|| tail(&link.b.dir))?;
     let wall = started.elapsed();
     // Both programs lead each caller's network to the tunnel by a route of its own; without it nothing is done yet.
     wait("routes", PATIENCE, || {
@@ -90,6 +93,28 @@ pub fn run(
     settle(&link.b, process)?;
     let cpu = process::cpu_seconds(&pids)? - cpu;
     Ok(Handshakes { count, wall, cpu, before, after: process::memory(&pids)? })
+}
+
+/// Sets up `count` tunnels with a program, which calls if it is the agent, and leaves them alone for a while; what its
+/// processes were before and after.
+pub fn idle(name: &str, program: &'static str, count: usize, time: Duration, dir: &Path) -> Result<[Vec<Usage>; 2]> {
+    let (link, authority) = (Link::create(name, dir)?, Authority::new()?);
+    let calls = program == "selvedge-agent";
+    let mut callers = callers(&link.a, &link.b, count, &authority, !calls)?;
+    let config = config(&link.b, program, count, calls);
+    let _daemon = tunnel::start_node(program, &link.b, &config, &authority.issue("bench.b")?, None)?;
+    wait("its ports", PATIENCE, || {
+        let sockets = link.b.ns.run("ss -Hlun")?;
+        sockets.contains(":4500").then_some(()).context("does not listen yet")
+    })?;
+    call(&mut callers).with_context(|| tail(&link.b.dir))?;
+    settle(&link.b, program)?;
+    let before = Usage::of(&link.b.ns)?;
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        serve(&mut callers.iter_mut().collect::<Vec<_>>(), left)?;
+    }
+    Ok([before, Usage::of(&link.b.ns)?])
 }
 
 /// Waits until the processes use no CPU time any more.
@@ -120,10 +145,18 @@ fn network(number: usize) -> String {
     format!("10.{}.{}.0/24", 100 + number / 250, number % 250)
 }
 
-fn config(end: &End, program: &str, count: usize) -> Value {
-    let peers: Vec<Value> = (0..count)
-        .map(|n| json!({"name": format!("bench.p{n}"), "via": "tunnel", "addresses": [], "prefixes": [network(n)]}))
-        .collect();
+/// Outer address of the caller of this number, where it is called instead.
+fn outer(number: usize) -> String {
+    format!("192.0.2.{}", 100 + number)
+}
+
+fn config(end: &End, program: &str, count: usize, calls: bool) -> Value {
+    let peer = |n: usize| {
+        let addresses: Vec<String> = calls.then(|| outer(n)).into_iter().collect();
+        let name = format!("bench.p{n}");
+        json!({"name": name, "via": "tunnel", "addresses": addresses, "initiate": calls, "prefixes": [network(n)]})
+    };
+    let peers: Vec<Value> = (0..count).map(peer).collect();
     json!({
         "version": 1, "generation": 1, "name": "bench.b", "node": "b",
         "role": if program == "selvedge-connector" { "connector" } else { "edge" },
@@ -142,7 +175,8 @@ fn charon(end: &End, credentials: &super::credentials::Credentials) -> Result<Da
     tunnel::charon(end, credentials, &connections)
 }
 
-fn callers(own: &End, other: &End, count: usize, authority: &Authority) -> Result<Vec<Caller>> {
+/// Callers behind one address; or, if they do not call, peers with an address each that wait.
+fn callers(own: &End, other: &End, count: usize, authority: &Authority, call: bool) -> Result<Vec<Caller>> {
     let remote: SocketAddr = format!("{}:4500", other.outer).parse()?;
     own.ns.enter(|| {
         (0..count)
@@ -154,19 +188,27 @@ fn callers(own: &End, other: &End, count: usize, authority: &Authority) -> Resul
                 let mut config = Config::new(name, credentials);
                 config.force_encap = true;
                 let mut endpoint = Endpoint::new(config, Box::new(RingCrypto::new()));
-                let socket = UdpSocket::bind((own.outer, 0))?;
+                let socket = if call {
+                    UdpSocket::bind((own.outer, 0))?
+                } else {
+                    own.ns.ip(&format!("address add {}/24 dev eth0", outer(number)))?;
+                    UdpSocket::bind(format!("{}:4500", outer(number)))?
+                };
                 socket.connect(remote)?;
                 socket.set_nonblocking(true)?;
                 let peer = Peer {
                     id: PeerId(1),
                     name: "bench.b".to_owned(),
-                    remotes: vec![remote],
-                    initiate: true,
+                    remotes: if call { vec![remote] } else { Vec::new() },
+                    initiate: call,
+                    metered: false,
                     local_ts: vec![selector(&network(number))?],
                     remote_ts: vec![selector(other.network)?],
                 };
-                endpoint.set_peers(now(Instant::now()), vec![peer]);
-                Ok(Caller { endpoint, socket, up: false })
+                let shift = Duration::from_millis(977 * number as u64);
+                let origin = Instant::now().checked_sub(shift).unwrap_or_else(Instant::now);
+                endpoint.set_peers(now(origin), vec![peer]);
+                Ok(Caller { endpoint, socket, origin, up: false })
             })
             .collect()
     })
@@ -178,12 +220,11 @@ fn selector(net: &str) -> Result<TrafficSelector> {
 
 fn now(since: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    Now { mono: since.elapsed(), wall }
+    Now { mono: since.elapsed(), wall: Wall::Is(wall) }
 }
 
 /// Lets all call, [`AT_ONCE`] at a time, until all are up.
-fn call(callers: &mut [Caller], started: Instant) -> Result<()> {
-    let mut buffer = vec![0; 65_536];
+fn call(callers: &mut [Caller]) -> Result<()> {
     let (mut first, mut next) = (0, 0);
     let mut active: Vec<usize> = Vec::with_capacity(AT_ONCE);
     let mut last_progress = Instant::now();
@@ -193,20 +234,8 @@ fn call(callers: &mut [Caller], started: Instant) -> Result<()> {
             active.push(next);
             next += 1;
         }
-        let mut interests: Vec<Interest> =
-            active.iter().map(|index| Interest::readable(&callers[*index].socket)).collect();
-        poll(&mut interests, Some(Duration::from_millis(100)))?;
-        for (index, interest) in active.iter().zip(&interests) {
-            let caller = &mut callers[*index];
-            if interest.is_readable() {
-                caller.receive(&mut buffer, started)?;
-            }
-            let now = now(started);
-            if caller.endpoint.poll_timeout().is_some_and(|at| at <= now.mono) {
-                caller.endpoint.handle_timeout(now);
-                caller.drain()?;
-            }
-        }
+        let mut calling: Vec<&mut Caller> = callers[..next].iter_mut().filter(|caller| !caller.up).collect();
+        serve(&mut calling, Duration::from_millis(100))?;
         let waiting = active.len();
         active.retain(|index| !callers[*index].up);
         if active.len() < waiting {
@@ -222,13 +251,35 @@ fn call(callers: &mut [Caller], started: Instant) -> Result<()> {
     Ok(())
 }
 
+/// Lets callers do what is due, once, within the time.
+fn serve(callers: &mut [&mut Caller], time: Duration) -> Result<()> {
+    let due = callers
+        .iter()
+        .filter_map(|caller| Some(caller.endpoint.poll_timeout()?.saturating_sub(caller.origin.elapsed())));
+    let time = due.min().map_or(time, |due| due.min(time));
+    let mut interests: Vec<Interest> = callers.iter().map(|caller| Interest::readable(&caller.socket)).collect();
+    poll(&mut interests, Some(time))?;
+    for (caller, interest) in callers.iter_mut().zip(&interests) {
+        if interest.is_readable() {
+            caller.receive()?;
+        }
+        let now = now(caller.origin);
+        if caller.endpoint.poll_timeout().is_some_and(|at| at <= now.mono) {
+            caller.endpoint.handle_timeout(now);
+            caller.drain()?;
+        }
+    }
+    Ok(())
+}
+
 impl Caller {
-    fn receive(&mut self, buffer: &mut [u8], started: Instant) -> Result<()> {
+    fn receive(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
         let (local, remote) = (self.socket.local_addr()?, self.socket.peer_addr()?);
-        while let Ok(len) = self.socket.recv(buffer) {
+        while let Ok(len) = self.socket.recv(&mut buffer) {
             if let Some(message) = buffer[..len].strip_prefix(&[0; 4]) {
                 // The endpoint knows its own port as 4500, as behind a NAT.
-                self.endpoint.handle_datagram(now(started), SocketAddr::new(local.ip(), 4500), remote, message);
+                self.endpoint.handle_datagram(now(self.origin), SocketAddr::new(local.ip(), 4500), remote, message);
             }
         }
         self.drain()
@@ -243,7 +294,8 @@ impl Caller {
             }
         }
         while let Some(transmit) = self.endpoint.poll_transmit() {
-            self.socket.send(&[&[0; 4], &transmit.payload[..]].concat())?;
+            let marker: &[u8] = if transmit.non_esp_marker { &[0; 4] } else { &[] };
+            self.socket.send(&[marker, &transmit.payload[..]].concat())?;
         }
         Ok(())
     }

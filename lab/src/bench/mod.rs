@@ -2,8 +2,8 @@
 //! that what else the machine does hits all alike. Nothing here passes or fails by its speed.
 
 pub mod credentials;
-mod ike;
-mod link;
+pub mod ike;
+pub mod link;
 mod measure;
 mod report;
 mod tunnel;

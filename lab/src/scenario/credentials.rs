@@ -14,7 +14,7 @@ use crate::table::Report;
 
 const NODE: &str = "edge-1";
 const NAME: &str = "beijing.edge-1";
-const DAY: i64 = 24 * 60 * 60;
+pub(super) const DAY: i64 = 24 * 60 * 60;
 
 /// Refused with a reason on both sides.
 pub fn refused(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
@@ -110,18 +110,18 @@ fn deliver(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Seconds since 1970.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A certificate authority made by OpenSSL, or the operator's.
-struct Authority {
+pub(super) struct Authority {
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Authority {
-    fn of_operator(fabric: &Fabric) -> Self {
+    pub(super) fn of_operator(fabric: &Fabric) -> Self {
         let state = fabric.output.join(".state");
         Self { certificate: state.join("ca.crt"), key: state.join("ca.key") }
     }
@@ -138,7 +138,7 @@ impl Authority {
     }
 
     /// A folder of credentials for `name`, valid between two moments in seconds from now.
-    fn issue(&self, dir: &Path, name: &str, from: i64, to: i64) -> Result<PathBuf> {
+    pub(super) fn issue(&self, dir: &Path, name: &str, from: i64, to: i64) -> Result<PathBuf> {
         std::fs::create_dir_all(dir.join("issued"))?;
         std::fs::write(dir.join("index"), "")?;
         std::fs::copy(&self.certificate, dir.join("ca.crt"))?;

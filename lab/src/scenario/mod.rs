@@ -2,10 +2,14 @@
 //! laboratory; where that fails, it gets another.
 
 mod addresses;
+mod clock;
 mod configuration;
 mod credentials;
+mod flash;
 mod leaks;
 mod membership;
+mod noise;
+mod privilege;
 mod restart;
 mod uninstall;
 
@@ -25,17 +29,21 @@ struct Scenario {
     run: fn(&mut Report, &mut Fabric) -> Result<()>,
 }
 
-const ALL: [Scenario; 11] = [
+const ALL: &[Scenario] = &[
     Scenario { name: "agent-killed", what: "a program is killed and comes back", run: restart::killed },
     Scenario { name: "connector-restarted", what: "the connector restarts", run: restart::connector_restarted },
     Scenario { name: "peer-unreachable", what: "a peer cannot be reached", run: addresses::peer_unreachable },
     Scenario { name: "bad-configuration", what: "the configuration is spoilt", run: configuration::spoilt },
     Scenario { name: "bad-credentials", what: "credentials are wrong", run: credentials::refused },
     Scenario { name: "renewal", what: "certificates are renewed", run: credentials::renewed },
+    Scenario { name: "clock", what: "clocks are not set", run: clock::unset },
     Scenario { name: "community-changed", what: "an edge leaves and returns", run: membership::community_changed },
     Scenario { name: "foreign-source", what: "foreign sources in a tunnel", run: leaks::foreign_source },
     Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
+    Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
+    Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
+    Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];
 

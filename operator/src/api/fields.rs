@@ -78,6 +78,11 @@ impl Word for Balance {
     const WORDS: &'static [(&'static str, Self)] = &[("random", Self::Random), ("roundRobin", Self::RoundRobin)];
 }
 
+/// As Kubernetes writes truth into annotations.
+impl Word for bool {
+    const WORDS: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
+}
+
 pub(super) fn parse_word<T: Word>(text: &str) -> Result<T, String> {
     T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();

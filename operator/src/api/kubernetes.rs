@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) datapath: Option<DatapathMode>,
     /// Annotation `selvedge.dev/firewall`.
     pub(crate) firewall: Option<FirewallBackend>,
+    /// Annotation `selvedge.dev/metered`.
+    pub(crate) metered: bool,
 }
 
 /// A Kubernetes Service.
@@ -97,6 +99,7 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
         })?,
         datapath: annotation_word(&metadata, "datapath")?,
         firewall: annotation_word(&metadata, "firewall")?,
+        metered: annotation_word(&metadata, "metered")?.unwrap_or(false),
         labels: metadata.labels.unwrap_or_default(),
     })
 }

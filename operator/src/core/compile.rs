@@ -107,6 +107,7 @@ impl Compiler<'_> {
             addresses: connector.addresses.clone(),
             port: connector.port.get(),
             initiate: true,
+            metered: self.admission.connector().is_some_and(|connector| connector.node.metered),
             prefixes: self.cloud_prefixes(),
             node_addresses: self.cloud_addresses(),
             overlay: Vec::new(),
@@ -147,6 +148,7 @@ impl Compiler<'_> {
             addresses: connector.node.internal_ips.clone(),
             port: self.fabric.spec.connector.port.get(),
             initiate: false,
+            metered: false,
             prefixes: self.admission.edges().flat_map(|edge| edge.pod_cidrs.iter().copied()).collect(),
             // Only the connector's own pods and those behind it reach the addresses of edge nodes.
             node_addresses: Vec::new(),
@@ -167,6 +169,7 @@ impl Compiler<'_> {
             addresses: edge.node.public_addresses.clone(),
             port: 4500,
             initiate: false,
+            metered: edge.node.metered,
             prefixes: edge.pod_cidrs.clone(),
             node_addresses: edge.node.internal_ips.clone(),
             overlay: Vec::new(),
@@ -195,6 +198,7 @@ impl Compiler<'_> {
             cni: None,
             datapath: member.node.datapath.unwrap_or(spec.datapath),
             firewall: member.node.firewall.unwrap_or(spec.firewall),
+            metered: member.node.metered,
         }
     }
 

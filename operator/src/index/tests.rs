@@ -114,6 +114,11 @@ fn a_wrong_object_is_named_by_place_and_field() {
         ),
         (
             node,
+            ", annotations: {selvedge.dev/metered: 'yes'}}",
+            "Node n in f.yaml (line 1): metadata.annotations[selvedge.dev/metered]: \"yes\" is none of true, false",
+        ),
+        (
+            node,
             "/../../etc}",
             "Node n/../../etc in f.yaml (line 1): metadata.name: \"n/../../etc\" is not a name of small letters, digits, '-' and '.' (RFC 1123)",
         ),

@@ -130,10 +130,10 @@ fn everything_is_there_with_the_right_modes() {
         ("edge-1/config.json", 0o644),
         ("edge-1/tls", 0o700),
         ("edge-1/tls/..data", 0o700),
-        ("edge-1/tls/tls.key", 0o600),
+        ("edge-1/tls/tls.key", 0o640),
         ("edge-1/tls/tls.crt", 0o644),
         ("edge-1/tls/ca.crt", 0o644),
-        ("cloud-1/tls/tls.key", 0o600),
+        ("cloud-1/tls/tls.key", 0o640),
         ("status.json", 0o644),
     ] {
         assert_eq!(bench.mode(path), mode, "{path}: {:o}", bench.mode(path));
@@ -166,7 +166,7 @@ fn modes_that_were_loosened_are_set_right() {
     assert_eq!(bench.mode(".state"), 0o700);
     assert_eq!(bench.mode(".state/allocations.json"), 0o600);
     assert_eq!(bench.mode("edge-1/tls"), 0o700);
-    assert_eq!(bench.mode("edge-1/tls/tls.key"), 0o600);
+    assert_eq!(bench.mode("edge-1/tls/tls.key"), 0o640);
 }
 
 #[test]

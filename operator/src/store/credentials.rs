@@ -19,10 +19,14 @@ use crate::authority::Credentials;
 const FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 const DATA: &str = "..data";
 
+/// Nobody gets past the folder here. Copied into a folder on the node that is shared with the agent's group (setgid), it
+/// is readable for the agent, too.
+const KEY_MODE: u32 = 0o640;
+
 /// What is in the directory; `None` if anything is missing or unreadable. Modes that were loosened are set right.
 pub(super) fn read(directory: &Path) -> Option<Credentials> {
     let data = directory.join(DATA);
-    for (path, mode) in [(directory, 0o700), (&data, 0o700), (&data.join("tls.key"), 0o600)] {
+    for (path, mode) in [(directory, 0o700), (&data, 0o700), (&data.join("tls.key"), KEY_MODE)] {
         atomic::set_mode(path, mode).ok()?;
     }
     let read = |name: &str| fs::read_to_string(data.join(name)).ok();
@@ -43,7 +47,7 @@ pub(super) fn write(directory: &Path, credentials: &Credentials, version: &str) 
     atomic::directory(&fresh, 0o700)?;
     atomic::create(&fresh.join("ca.crt"), credentials.ca.as_bytes(), 0o644)?;
     atomic::create(&fresh.join("tls.crt"), credentials.certificate.as_bytes(), 0o644)?;
-    atomic::create(&fresh.join("tls.key"), credentials.key.as_bytes(), 0o600)?;
+    atomic::create(&fresh.join("tls.key"), credentials.key.as_bytes(), KEY_MODE)?;
     atomic::sync_directory(&fresh)?;
     link(directory, &version, DATA)?;
     for name in FILES {

@@ -194,6 +194,7 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         cni: None,
         datapath: DatapathMode::default(),
         firewall: FirewallBackend::default(),
+        metered: false,
     })
 }
 

@@ -22,8 +22,8 @@ impl<'a> Id<'a> {
         let data = reader.rest();
         Ok(match kind {
             FQDN => match std::str::from_utf8(data) {
-                Ok(name) => Self::Fqdn(name),
-                Err(_) => Self::Other(FQDN, data),
+                Ok(name) if is_printable(name) => Self::Fqdn(name),
+                _ => Self::Other(FQDN, data),
             },
             DER_ASN1_DN => Self::Dn(data),
             _ => Self::Other(kind, data),
@@ -43,6 +43,11 @@ impl<'a> Id<'a> {
     }
 }
 
+/// A DNS name is this; anything else might not even be fit to be shown.
+fn is_printable(name: &str) -> bool {
+    name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +60,9 @@ mod tests {
         assert_eq!(id.body(), bytes);
         assert_eq!(Id::parse(&[9, 0, 0, 0, 0x30, 0]), Ok(Id::Dn(&[0x30, 0])));
         assert_eq!(Id::parse(&[1, 0, 0, 0, 10, 0, 0, 1]), Ok(Id::Other(1, &[10, 0, 0, 1])));
+        for name in [b"\x02\0\0\0a\nb".to_vec(), [&[2, 0, 0, 0][..], &[b'a'; 256]].concat()] {
+            assert_eq!(Id::parse(&name), Ok(Id::Other(2, &name[4..])));
+        }
         assert_eq!(Id::parse(&[2, 0]), Err(WireError::Truncated));
     }
 }

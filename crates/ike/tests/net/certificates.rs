@@ -46,7 +46,7 @@ fn the_caller_has_another_ca() {
 
 #[test]
 fn the_caller_has_expired() {
-    let (net, a, b) = two(ca().issue("beijing.edge-1", ca(), 2026), good("beijing.connector"));
+    let (net, a, b) = two(ca().issue("beijing.edge-1", ca(), 1975..2026), good("beijing.connector"));
     assert_refused_by_responder(net, a, b, "certificate of beijing.edge-1 expired at 2026-01-01 00:00:00 UTC");
 }
 
@@ -88,7 +88,7 @@ fn the_called_has_another_ca() {
 
 #[test]
 fn the_called_has_expired() {
-    let (net, a, b) = two(good("beijing.edge-1"), ca().issue("beijing.connector", ca(), 2026));
+    let (net, a, b) = two(good("beijing.edge-1"), ca().issue("beijing.connector", ca(), 1975..2026));
     assert_refused_by_initiator(net, a, b, "certificate of beijing.connector expired at 2026-01-01 00:00:00 UTC");
 }
 
@@ -118,7 +118,7 @@ fn a_clock_in_1970_is_named() {
     let of_a = net.nodes[a].peers.clone();
     net.set_peers(a, vec![]);
     net.run_secs(20);
-    let now = selvedge_ike::Now { mono: net.now, wall: 100 };
+    let now = selvedge_ike::Now { mono: net.now, wall: selvedge_ike::Wall::Is(100) };
     let mut endpoint =
         selvedge_ike::Endpoint::new(net.nodes[a].config.clone(), Box::new(selvedge_ike::RingCrypto::new()));
     endpoint.set_peers(now, of_a);

@@ -200,6 +200,20 @@ fn the_cipher_follows_the_responders_preference() {
 }
 
 #[test]
+fn only_ciphers_of_the_datapath_are_agreed_on() {
+    let (mut net, a, b) = two();
+    net.configure(b, |config| config.esp_aeads = vec![EspSuite::ChaCha20Poly1305]);
+    net.call(a, b, "192.0.2.10:500");
+    net.wait_joined(a, b, MINUTE);
+    assert_eq!(net.live(a, b)[0].suite, EspSuite::ChaCha20Poly1305);
+    assert_eq!(net.established(a, b).unwrap().suite.aead, EspSuite::Aes256Gcm, "IKE itself has them all");
+    net.act(b, |endpoint, now| endpoint.rekey_child(now, crate::harness::id(a)));
+    net.run_secs(2);
+    net.assert_settled(a, b);
+    assert_eq!(net.live(a, b)[0].suite, EspSuite::ChaCha20Poly1305);
+}
+
+#[test]
 fn the_responder_narrows() {
     let (mut net, a, b) = two();
     let ts = |net: &str| selvedge_ike::TrafficSelector::from(net.parse::<ipnet::IpNet>().unwrap());

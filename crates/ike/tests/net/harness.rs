@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use selvedge_ike::{
     Child, Config, Endpoint, Established, Event, Now, Peer, PeerId, PeerState, PeerStatus, RingCrypto, TrafficSelector,
+    Wall,
 };
 
 use crate::pki;
@@ -55,6 +56,8 @@ pub struct Node {
     pub sending: BTreeMap<PeerId, u32>,
     pub events: Vec<Event>,
     pub nat: Option<Nat>,
+    /// What its calendar says, if that is not what it is.
+    pub wall: Option<Wall>,
     /// ESP packets of peers received, and those that could not be.
     pub esp_ok: u32,
     pub esp_lost: u32,
@@ -87,6 +90,37 @@ pub struct Net {
     next_esp: Duration,
     pub log: Vec<String>,
     pub ike_packets: usize,
+    /// Octets of IKE and keepalives put on the wire, with their headers.
+    pub bytes: Budget,
+}
+
+/// Octets on the wire by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    pub keepalive: usize,
+    pub liveness: usize,
+    pub rekey: usize,
+    pub handshake: usize,
+}
+
+impl Budget {
+    pub fn total(&self) -> usize {
+        self.keepalive + self.liveness + self.rekey + self.handshake
+    }
+
+    fn count(&mut self, packet: &Packet) {
+        let Payload::Ike { bytes, marker } = &packet.payload else { return };
+        // IPv4 and UDP.
+        let size = 20 + 8 + if *marker { 4 } else { 0 } + bytes.len();
+        // An encrypted message that says nothing: header, generic header, IV, padding length, tag.
+        const NOTHING: usize = 28 + 4 + 8 + 1 + 16;
+        match packet.ike() {
+            None => self.keepalive += size,
+            Some((34 | 35, ..)) => self.handshake += size,
+            Some((37, ..)) if bytes.len() == NOTHING => self.liveness += size,
+            Some(_) => self.rekey += size,
+        }
+    }
 }
 
 impl Net {
@@ -106,6 +140,7 @@ impl Net {
             next_esp: Duration::ZERO,
             log: Vec::new(),
             ike_packets: 0,
+            bytes: Budget::default(),
         }
     }
 
@@ -117,7 +152,13 @@ impl Net {
     }
 
     pub fn now(&self) -> Now {
-        Now { mono: self.now, wall: pki::WALL + self.now.as_secs() }
+        Now { mono: self.now, wall: Wall::Is(pki::WALL + self.now.as_secs()) }
+    }
+
+    /// The present as a node knows it.
+    fn now_at(&self, node: usize) -> Now {
+        let now = self.now();
+        Now { wall: self.nodes[node].wall.unwrap_or(now.wall), ..now }
     }
 
     pub fn add(&mut self, name: &str, ip: &str) -> usize {
@@ -132,6 +173,7 @@ impl Net {
             sending: BTreeMap::new(),
             events: Vec::new(),
             nat: None,
+            wall: None,
             esp_ok: 0,
             esp_lost: 0,
         });
@@ -144,6 +186,12 @@ impl Net {
             Some(Nat { public: public.parse().unwrap(), next_port: 20_000, mappings: BTreeMap::new() });
     }
 
+    /// The NAT passes UDP 4500 on to its node and keeps that port, as one with a forwarded port does.
+    pub fn forward(&mut self, node: usize) {
+        let inside = SocketAddr::new(self.nodes[node].ip, 4500);
+        self.nodes[node].nat.as_mut().unwrap().mappings.insert(inside, 4500);
+    }
+
     /// The NAT forgets its mappings: the next packets come from other ports.
     pub fn rebind(&mut self, node: usize) {
         self.nodes[node].nat.as_mut().unwrap().mappings.clear();
@@ -151,7 +199,7 @@ impl Net {
 
     pub fn configure(&mut self, node: usize, change: impl FnOnce(&mut Config)) {
         change(&mut self.nodes[node].config);
-        let (now, config) = (self.now(), self.nodes[node].config.clone());
+        let (now, config) = (self.now_at(node), self.nodes[node].config.clone());
         self.endpoint(node).set_config(now, config);
     }
 
@@ -166,6 +214,7 @@ impl Net {
             name: self.nodes[b].name.clone(),
             remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
             initiate: !remotes.is_empty(),
+            metered: false,
             local_ts: subnets(a),
             remote_ts: subnets(b),
         }
@@ -173,7 +222,7 @@ impl Net {
 
     pub fn set_peers(&mut self, node: usize, peers: Vec<Peer>) {
         self.nodes[node].peers.clone_from(&peers);
-        let (now, ip) = (self.now(), self.nodes[node].ip);
+        let (now, ip) = (self.now_at(node), self.nodes[node].ip);
         let endpoint = self.endpoint(node);
         endpoint.set_peers(now, peers.clone());
         for peer in peers {
@@ -232,7 +281,7 @@ impl Net {
 
     /// Does something with an endpoint and handles what comes out.
     pub fn act(&mut self, node: usize, act: impl FnOnce(&mut Endpoint, Now)) {
-        let now = self.now();
+        let now = self.now_at(node);
         act(self.endpoint(node), now);
         self.drain(node);
     }
@@ -268,13 +317,13 @@ impl Net {
     }
 
     fn step(&mut self) {
-        let now = self.now();
         if let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let packet = entry.remove();
             self.deliver(packet);
             return;
         }
         for node in 0..self.nodes.len() {
+            let now = self.now_at(node);
             let due = |endpoint: &mut Endpoint| endpoint.poll_timeout().is_some_and(|at| at <= now.mono);
             if let Some(endpoint) = self.nodes[node].endpoint.as_mut().filter(|endpoint| {
                 let endpoint: &Endpoint = endpoint;
@@ -321,7 +370,7 @@ impl Net {
                         node.sending.remove(peer);
                     }
                 }
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Refused { .. } => {}
+                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Refused { .. } | Event::Later { .. } => {}
             }
             node.events.push(event);
         }
@@ -339,6 +388,7 @@ impl Net {
         }
         for packet in packets {
             self.ike_packets += 1;
+            self.bytes.count(&packet);
             self.send(index, packet);
         }
     }
@@ -426,7 +476,7 @@ impl Net {
                 }
             }
         }
-        let now = self.now();
+        let now = self.now_at(index);
         let node = &mut self.nodes[index];
         let Some(endpoint) = &mut node.endpoint else { return };
         match packet.payload {

@@ -1,5 +1,6 @@
 //! Certificate authorities and certificates for tests.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rcgen::{
@@ -37,13 +38,14 @@ impl Ca {
 
     /// Credentials for `name` by this authority, which trust `trusted`.
     pub fn credentials(&self, name: &str, trusted: &Ca) -> Credentials {
-        self.issue(name, trusted, 4000)
+        self.issue(name, trusted, 1975..4000)
     }
 
-    /// A certificate that ends with the first day of a year.
-    pub fn issue(&self, name: &str, trusted: &Ca, until_year: i32) -> Credentials {
+    /// A certificate that begins and ends with the first days of years.
+    pub fn issue(&self, name: &str, trusted: &Ca, years: Range<i32>) -> Credentials {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_after = date_time_ymd(until_year, 1, 1);
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         let key = key();
         let leaf = params.signed_by(&key, &self.0).unwrap();
         Credentials::new(vec![leaf.der().to_vec()], Zeroizing::new(key.serialize_der()), vec![trusted.der()]).unwrap()

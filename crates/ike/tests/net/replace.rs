@@ -87,7 +87,7 @@ fn a_restarted_responder_is_called_again_on_suspicion() {
 fn a_restarted_responder_is_noticed_by_its_answer_to_a_life_sign() {
     let (mut net, a, b) = joined();
     net.restart(b);
-    net.run_secs(31);
+    net.run_secs(36);
     net.assert_joined(a, b);
     net.run_secs(20);
     net.assert_settled(a, b);

@@ -6,13 +6,13 @@
 mod probe;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Family;
 use crate::error::Result;
 use run::{find, run};
 
-pub use probe::{probe_ipset, probe_iptables, probe_nft};
+pub use probe::{Missing, probe_ipset, probe_iptables, probe_nft, probe_rule};
 
 /// Seconds to wait for another program's lock.
 const LOCK_WAIT: &str = "10";
@@ -78,7 +78,11 @@ impl Iptables {
 
     /// Applies `iptables-restore` text and leaves chains it does not name as they are.
     pub fn restore(&self, text: &str) -> Result<()> {
-        run(&self.restore, &["-w", LOCK_WAIT, "--noflush"], text).map(drop)
+        match run(&self.restore, &["-w", LOCK_WAIT, "--noflush"], text) {
+            // Before 1.6.2 it knows of no lock.
+            Err(e) if e.to_string().contains("invalid option") => run(&self.restore, &["--noflush"], text).map(drop),
+            other => other.map(drop),
+        }
     }
 
     /// A table (`filter`, `nat`, `mangle`, `raw`) in the form of `iptables-save`.
@@ -86,10 +90,24 @@ impl Iptables {
         run(&self.save, &["-t", table], "")
     }
 
-    /// All tables that the kernel has loaded, in the form of `iptables-save`.
-    pub fn save_all(&self) -> Result<String> {
-        run(&self.save, &[], "")
+    /// All tables that the kernel has loaded, in the form of `iptables-save`; where only root may ask which those are
+    /// (the legacy flavour, whatever the capabilities), `tables` as far as this kernel has them.
+    pub fn save_all(&self, tables: &[&str]) -> Result<String> {
+        run(&self.save, &[], "").or_else(|error| {
+            let each: String = tables.iter().filter_map(|table| self.save(table).ok()).collect();
+            if each.is_empty() { Err(error) } else { Ok(each) }
+        })
     }
+}
+
+/// Those of `tables` that the kernel has loaded for the legacy flavour of `family`; asking for one would load it.
+pub fn legacy_tables<'a>(family: Family, tables: &[&'a str]) -> Vec<&'a str> {
+    let prefix = match family {
+        Family::V4 => "iptable",
+        Family::V6 => "ip6table",
+    };
+    let loaded = |table: &&str| Path::new(&format!("/sys/module/{prefix}_{table}")).exists();
+    tables.iter().copied().filter(loaded).collect()
 }
 
 impl Ipset {

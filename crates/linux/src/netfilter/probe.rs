@@ -1,15 +1,33 @@
 //! Which firewall tools work on this machine, found out by trying what we need of them.
 
+use std::fmt;
+
 use super::{Ipset, Iptables, Nft};
 use crate::Family;
 use crate::error::{Error, Result};
 
-/// Changes nothing, because it is only checked.
+/// Changes nothing, because it is only checked. One of everything that our table is made of.
 const NFT: &str = "\
-table ip selvedge-probe {
-    set s { type ipv4_addr; flags interval; }
-    chain postrouting { type nat hook postrouting priority 100; ip saddr @s masquerade; }
-    chain prerouting { type nat hook prerouting priority -100; tcp dport 1 dnat to 192.0.2.1:1; }
+table inet selvedge-probe {
+    set s { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
+    chain to { meta l4proto tcp dnat ip addr . port to numgen random mod 2 map { 0 : 192.0.2.1 . 1, 1 : 192.0.2.2 . 1 }; }
+    map m { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 192.0.2.1 . tcp . 1 : goto to }; }
+    chain services { type nat hook prerouting priority -101; ip daddr . meta l4proto . th dport vmap @m; }
+    chain arriving { type filter hook prerouting priority -301; iifname \"lo\" return; ip saddr @s counter drop; }
+    chain clamped {
+        type filter hook forward priority -151;
+        tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu;
+    }
+    chain forwarded {
+        type filter hook forward priority -1;
+        ct state established,related accept;
+        meta l4proto tcp reject with tcp reset;
+    }
+    chain source {
+        type nat hook postrouting priority 99;
+        ip saddr @s snat ip to ip saddr;
+        fib saddr type local ct status dnat masquerade;
+    }
 }
 ";
 
@@ -28,20 +46,35 @@ create SELVEDGE-PROBE hash:net family inet
 destroy SELVEDGE-PROBE
 ";
 
-/// `nft` with NAT and sets, if they work in the network namespace of the current thread.
-pub fn probe_nft() -> Result<Nft, String> {
-    let nft = || -> Result<Nft> {
-        let nft = Nft::find()?;
-        nft.check(NFT)?;
-        Ok(nft)
-    };
-    nft().map_err(text)
+/// Why a firewall cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// This program is not installed.
+    Tool(&'static str),
+    /// The program says that the kernel cannot do it, or failed otherwise.
+    Kernel(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Tool(name) => write!(f, "{name} is not installed"),
+            Missing::Kernel(why) => f.write_str(why),
+        }
+    }
+}
+
+/// `nft` with all that our rules need, if it works in the network namespace of the current thread.
+pub fn probe_nft() -> Result<Nft, Missing> {
+    let nft = Nft::find().map_err(|_| Missing::Tool("nft"))?;
+    nft.check(NFT).map_err(refused)?;
+    Ok(nft)
 }
 
 /// `iptables` or `ip6tables` with NAT, in the first flavour that works in the network namespace of the current thread.
 ///
 /// The nft flavour leaves an empty table `nat` behind, as it does whenever it is asked about one.
-pub fn probe_iptables(family: Family) -> Result<Iptables, String> {
+pub fn probe_iptables(family: Family) -> Result<Iptables, Missing> {
     let mut reasons = Vec::new();
     for tool in Iptables::candidates(family) {
         match tool.restore(IPTABLES).and_then(|()| tool.save("nat")) {
@@ -49,19 +82,30 @@ pub fn probe_iptables(family: Family) -> Result<Iptables, String> {
             Err(e) => reasons.push(e.to_string()),
         }
     }
-    Err(if reasons.is_empty() { format!("no {family} iptables-restore is installed") } else { reasons.join("; ") })
+    if reasons.is_empty() {
+        return Err(Missing::Tool(match family {
+            Family::V4 => "iptables-restore",
+            Family::V6 => "ip6tables-restore",
+        }));
+    }
+    Err(Missing::Kernel(reasons.join("; ")))
+}
+
+/// Whether a rule of `table` can be made; it is in a chain of its own that is gone afterwards.
+pub fn probe_rule(tool: &Iptables, table: &str, rule: &str) -> Result<(), Missing> {
+    const CHAIN: &str = "SELVEDGE-PROBE";
+    let made = tool.restore(&format!("*{table}\n:{CHAIN} - [0:0]\n-A {CHAIN} {rule}\nCOMMIT\n"));
+    // In a transaction of its own: the kernel is not shown what is gone before the end of one.
+    made.and_then(|()| tool.restore(&format!("*{table}\n-F {CHAIN}\n-X {CHAIN}\nCOMMIT\n"))).map_err(refused)
 }
 
 /// `ipset` with sets of networks, if they work in the network namespace of the current thread.
-pub fn probe_ipset() -> Result<Ipset, String> {
-    let ipset = || -> Result<Ipset> {
-        let ipset = Ipset::find()?;
-        ipset.restore(IPSET)?;
-        Ok(ipset)
-    };
-    ipset().map_err(text)
+pub fn probe_ipset() -> Result<Ipset, Missing> {
+    let ipset = Ipset::find().map_err(|_| Missing::Tool("ipset"))?;
+    ipset.restore(IPSET).map_err(refused)?;
+    Ok(ipset)
 }
 
-fn text(error: Error) -> String {
-    error.to_string()
+fn refused(error: Error) -> Missing {
+    Missing::Kernel(error.to_string())
 }

@@ -1,11 +1,11 @@
 //! Running one tool.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::FromRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
@@ -34,14 +34,27 @@ pub(super) fn run(program: &Path, args: &[&str], input: &str) -> Result<String> 
             .join(" ")
     };
     log::debug!("run {}", what());
-    // A file, because a pipe would need a second thread to fill it while the output is read.
-    let stdin = memory_file(input).context(what)?;
-    let output =
-        Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::from(stdin)).output().context(what)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let (status, stdout, stderr) = execute(program, args, input).context(what)?;
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    Err(Error::new(complaint(&output.stderr, output.status)).context(what()))
+    Err(Error::new(complaint(&stderr, status)).context(what()))
+}
+
+/// Files in memory instead of pipes: these would need a second thread to fill one while another is read, and wake this
+/// process for each line that the tool writes.
+fn execute(program: &Path, args: &[&str], input: &str) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let (stdin, mut stdout, mut stderr) = (memory_file(input)?, memory_file("")?, memory_file("")?);
+    let mut command = Command::new(program);
+    command.args(args).env("LC_ALL", "C");
+    command.stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let status = command.status()?;
+    let read = |file: &mut File| {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    Ok((status, read(&mut stdout)?, read(&mut stderr)?))
 }
 
 fn complaint(stderr: &[u8], status: ExitStatus) -> String {
@@ -59,7 +72,7 @@ fn complaint(stderr: &[u8], status: ExitStatus) -> String {
 
 fn memory_file(content: &str) -> io::Result<File> {
     // SAFETY: the name is a C string.
-    let fd = sys::check(unsafe { libc::memfd_create(c"stdin".as_ptr(), libc::MFD_CLOEXEC) })?;
+    let fd = sys::check(unsafe { libc::memfd_create(c"tool".as_ptr(), libc::MFD_CLOEXEC) })?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     let mut file = unsafe { File::from_raw_fd(fd) };
     file.write_all(content.as_bytes())?;

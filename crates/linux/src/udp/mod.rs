@@ -1,6 +1,7 @@
 //! UDP ports for IKE and for ESP in UDP: they tell which own address a datagram came to, and answer from it.
 
 mod batch;
+mod knock;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +13,7 @@ use crate::error::{Context, Result};
 use crate::{Family, sockaddr, sys};
 
 pub use batch::{BATCH, Batch, Datagram, Outgoing};
+pub use knock::Knock;
 
 /// `UDP_ENCAP` and `UDP_ENCAP_ESPINUDP` of `linux/udp.h`.
 const UDP_ENCAP: c_int = 100;

@@ -15,7 +15,7 @@ pub use policy::{
     Action, Direction, Policy, Template, add as add_policy, delete as delete_policy, flush as flush_policies,
     list as list_policies, update as update_policy,
 };
-pub use probe::{Support, probe};
+pub use probe::{Lack, Support, probe};
 pub use sa::{
     Aead, Algorithm, Encap, Errors, Limits, Sa, SaInfo, add as add_sa, delete as delete_sa, flush as flush_sas,
     get as get_sa, list as list_sas, update as update_sa,

@@ -1,5 +1,6 @@
 //! What this kernel's IPsec can do, found out by trying.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zeroize::Zeroizing;
@@ -22,22 +23,44 @@ const PAIR_V6: [IpAddr; 2] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Support {
     /// ESP over IPv4 with AES-GCM.
-    pub aes_gcm: Result<(), String>,
+    pub aes_gcm: Result<(), Lack>,
     /// ESP over IPv4 with ChaCha20-Poly1305.
-    pub chacha20_poly1305: Result<(), String>,
+    pub chacha20_poly1305: Result<(), Lack>,
     /// ESP in UDP over IPv4, with whichever cipher works.
-    pub udp_encap: Result<(), String>,
+    pub udp_encap: Result<(), Lack>,
     /// ESP over IPv6, with whichever cipher works.
-    pub ipv6: Result<(), String>,
+    pub ipv6: Result<(), Lack>,
+    /// ESP in UDP over IPv6 (Linux 5.8), with whichever cipher works.
+    pub ipv6_encap: Result<(), Lack>,
+}
+
+/// What of IPsec the kernel lacks, with the reason as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// All of it (`XFRM_USER`).
+    Ipsec(String),
+    /// ESP for this family (`esp4`, `esp6`).
+    Esp(String),
+    /// The cipher.
+    Cipher(String),
+    /// Something else.
+    Other(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Lack::Ipsec(why) | Lack::Esp(why) | Lack::Cipher(why) | Lack::Other(why)) = self;
+        f.write_str(why)
+    }
 }
 
 impl Support {
     /// Whether tunnels can be in the kernel: ESP in UDP over IPv4 with one cipher at least. If not, why.
     pub fn usable(&self) -> Result<(), String> {
-        match (&self.aes_gcm, &self.chacha20_poly1305) {
-            (Err(aes), Err(chacha)) if aes == chacha => Err(aes.clone()),
-            (Err(aes), Err(chacha)) => Err(format!("{aes}; {chacha}")),
-            _ => self.udp_encap.clone(),
+        match (&self.aes_gcm, &self.chacha20_poly1305, &self.udp_encap) {
+            (Err(aes), Err(chacha), _) if aes == chacha => Err(aes.to_string()),
+            (Err(aes), Err(chacha), _) => Err(format!("{aes}; {chacha}")),
+            (_, _, udp_encap) => udp_encap.clone().map_err(|lack| lack.to_string()),
         }
     }
 }
@@ -47,12 +70,13 @@ pub fn probe() -> Support {
     let mut socket = match Socket::open(Protocol::Xfrm) {
         Ok(socket) => socket,
         Err(e) => {
-            let missing = Err(format!("no IPsec in this kernel (XFRM_USER): {e}"));
+            let missing = Err(Lack::Ipsec(format!("no IPsec in this kernel (XFRM_USER): {e}")));
             return Support {
                 aes_gcm: missing.clone(),
                 chacha20_poly1305: missing.clone(),
                 udp_encap: missing.clone(),
-                ipv6: missing,
+                ipv6: missing.clone(),
+                ipv6_encap: missing,
             };
         }
     };
@@ -63,10 +87,11 @@ pub fn probe() -> Support {
     let udp_encap = attempt(&mut socket, best, PAIR_V4, encap).and_then(|()| {
         UdpPort::bind(0, Family::V4)
             .and_then(|port| port.set_udp_encap(true))
-            .map_err(|e| format!("no ESP in UDP in this kernel: {e}"))
+            .map_err(|e| Lack::Other(format!("no ESP in UDP in this kernel: {e}")))
     });
     let ipv6 = attempt(&mut socket, best, PAIR_V6, None);
-    Support { aes_gcm, chacha20_poly1305, udp_encap, ipv6 }
+    let ipv6_encap = ipv6.clone().and_then(|()| attempt(&mut socket, best, PAIR_V6, encap));
+    Support { aes_gcm, chacha20_poly1305, udp_encap, ipv6, ipv6_encap }
 }
 
 fn attempt(
@@ -74,7 +99,7 @@ fn attempt(
     algorithm: Algorithm,
     [src, dst]: [IpAddr; 2],
     encap: Option<Encap>,
-) -> Result<(), String> {
+) -> Result<(), Lack> {
     let len = match algorithm {
         Algorithm::AesGcm => 20,
         Algorithm::ChaCha20Poly1305 => 36,
@@ -95,18 +120,18 @@ fn attempt(
         other => other,
     };
     added.map_err(|e| explain(&e, algorithm, Family::of(dst)))?;
-    delete(socket, dst, SPI).map_err(|e| e.to_string())?;
+    delete(socket, dst, SPI).map_err(|e| Lack::Other(e.to_string()))?;
     Ok(())
 }
 
-fn explain(error: &Error, algorithm: Algorithm, family: Family) -> String {
+fn explain(error: &Error, algorithm: Algorithm, family: Family) -> Lack {
     match error.errno() {
-        Some(libc::EPERM | libc::EACCES) => format!("IPsec needs CAP_NET_ADMIN: {error}"),
+        Some(libc::EPERM | libc::EACCES) => Lack::Other(format!("IPsec needs CAP_NET_ADMIN: {error}")),
         Some(libc::EPROTONOSUPPORT) => {
             let module = if family == Family::V4 { "esp4" } else { "esp6" };
-            format!("no ESP over {family} in this kernel ({module}): {error}")
+            Lack::Esp(format!("no ESP over {family} in this kernel ({module}): {error}"))
         }
-        Some(libc::ENOSYS | libc::ENOENT) => format!("no {} in this kernel: {error}", algorithm.name()),
-        _ => error.to_string(),
+        Some(libc::ENOSYS | libc::ENOENT) => Lack::Cipher(format!("no {} in this kernel: {error}", algorithm.name())),
+        _ => Lack::Other(error.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Role, ServiceMode};
+use selvedge_model::Role;
 
 use super::{Chain, Match, Rule, Ruleset, Set, Verdict, services};
 use crate::facts::{Datapath, Family};
@@ -13,7 +13,7 @@ use crate::plan::DEVICE;
 pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     let mut builder = Builder { node, out: Ruleset { ipv6: speaks_ipv6(node), ..Ruleset::default() } };
     builder.sets();
-    if node.config.services.mode == ServiceMode::Kernel {
+    if node.serves() {
         builder.out.balance = node.config.services.balance;
         builder.out.services = services::services(node.config);
     }
@@ -49,6 +49,10 @@ impl Builder<'_> {
         let node = self.node;
         let hosts = |addresses: &[IpAddr]| addresses.iter().map(|a| IpNet::from(*a)).collect::<Vec<_>>();
         self.set(Set::Local, node.pods.clone());
+        if node.config.role == Role::Edge {
+            let other = |net: &&IpNet| !node.pods.iter().any(|pods| pods.contains(*net));
+            self.set(Set::Offered, node.config.local.prefixes.iter().filter(other).copied().collect());
+        }
         self.set(Set::Remote, node.config.peers.iter().flat_map(|p| p.prefixes.clone()).collect());
         self.set(Set::RemoteNodes, node.tunnels().flat_map(|p| hosts(&p.node_addresses)).collect());
         if node.config.role == Role::Connector {
@@ -105,6 +109,10 @@ impl Builder<'_> {
             self.rule(Chain::Forward, [Match::SourceIn(*set)], Verdict::Accept);
             self.rule(Chain::Forward, [Match::DestinationIn(*set)], Verdict::Accept);
         }
+        // Not for others: what else the hosts of a gateway's network may do is its owner's business.
+        let (near, far) = (Set::Offered, Set::Remote);
+        self.rule(Chain::Forward, [Match::SourceIn(near), Match::DestinationIn(far)], Verdict::Accept);
+        self.rule(Chain::Forward, [Match::SourceIn(far), Match::DestinationIn(near)], Verdict::Accept);
     }
 
     /// Whose source address changes. Everything that goes to a peer's prefix is decided here, by its destination and
@@ -114,7 +122,7 @@ impl Builder<'_> {
         use Match::{DestinationIn, NotTo, SourceIn, SourceLocal, Translated};
         use Set::{Local, LocalNodes, Remote, RemoteNodes};
         let config = self.node.config;
-        let services = config.services.mode == ServiceMode::Kernel;
+        let services = self.node.serves();
         let mut rules: Vec<(Vec<Match>, Verdict)> = Vec::new();
         if services {
             rules.extend(self.hairpin(family));

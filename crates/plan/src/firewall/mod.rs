@@ -37,6 +37,8 @@ pub enum Set {
     Local,
     /// Nodes this node speaks for.
     LocalNodes,
+    /// Networks behind this node that are no pods.
+    Offered,
     /// Prefixes of all peers.
     Remote,
     /// Node addresses of tunnel peers.
@@ -141,12 +143,58 @@ pub struct Service {
     pub endpoints: Vec<SocketAddr>,
 }
 
+impl Ruleset {
+    /// The same without sets, for systems that have none: a rule is there once for every network, or pair of networks,
+    /// of the sets it named. Right for the few networks of an edge; long for a connector.
+    pub fn spelt(&self) -> Ruleset {
+        let spelt = |rules: &Vec<Rule>| rules.iter().flat_map(|rule| self.spell(rule)).collect();
+        Ruleset {
+            ipv6: self.ipv6,
+            sets: BTreeMap::new(),
+            chains: self.chains.iter().map(|(chain, rules)| (*chain, spelt(rules))).collect(),
+            services: self.services.clone(),
+            balance: self.balance,
+        }
+    }
+
+    fn spell(&self, rule: &Rule) -> Vec<Rule> {
+        let mut spelt = vec![Rule { matches: Vec::new(), ..rule.clone() }];
+        for condition in &rule.matches {
+            let networks =
+                |set: &Set| rule.family.and_then(|f| self.sets.get(&(*set, f))).into_iter().flatten().copied();
+            let choices: Vec<Match> = match condition {
+                Match::SourceIn(set) => networks(set).map(Match::Source).collect(),
+                Match::DestinationIn(set) => networks(set).map(Match::Destination).collect(),
+                other => vec![other.clone()],
+            };
+            let with = |rule: &Rule, choice: &Match| {
+                let mut rule = rule.clone();
+                match choice {
+                    // Everything is no condition, and no tool would show it as one.
+                    Match::Source(net) | Match::Destination(net) if net.prefix_len() == 0 => {}
+                    // Addresses come first, as they do where the rule is read back.
+                    Match::Source(_) => rule.matches.insert(0, choice.clone()),
+                    Match::Destination(_) => {
+                        let at = usize::from(matches!(rule.matches.first(), Some(Match::Source(_))));
+                        rule.matches.insert(at, choice.clone());
+                    }
+                    _ => rule.matches.push(choice.clone()),
+                }
+                rule
+            };
+            spelt = spelt.iter().flat_map(|rule| choices.iter().map(move |choice| with(rule, choice))).collect();
+        }
+        spelt
+    }
+}
+
 impl Set {
     /// Name without prefix and family.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Set::Local => "local",
             Set::LocalNodes => "local-node",
+            Set::Offered => "offered",
             Set::Remote => "remote",
             Set::RemoteNodes => "remote-node",
             Set::Tunnel => "tunnel",

@@ -5,7 +5,8 @@
 //! comes first in its base chain, since a `DROP` or `REJECT` of others before it would win; [`update`] puts it back
 //! there when somebody inserted a rule above it.
 //!
-//! [`crate::ipset`] text comes before this (rules name sets), its cleanup after.
+//! [`crate::ipset`] text comes before this (rules name sets), its cleanup after. Where there is no ipset, write
+//! [`Ruleset::spelt`] instead.
 
 mod save;
 
@@ -20,7 +21,7 @@ use crate::facts::Family;
 use crate::firewall::{Chain, Frontend, Match, Rule, Ruleset, Service, Verdict, hash};
 use crate::ipset;
 
-pub use save::{remove, update};
+pub use save::{TABLES, remove, update};
 
 /// Begins the name of every chain of ours.
 pub const PREFIX: &str = "SELVEDGE-";
@@ -53,26 +54,33 @@ pub fn tables(ruleset: &Ruleset, family: Family) -> Tables {
             add(&mut tables, table, &format!("{PREFIX}{base}"), rules, &[base]);
         }
     }
+    if cfg!(feature = "services") {
+        services(&mut tables, ruleset, family);
+    }
+    tables
+}
+
+/// Adds what translates and refuses calls of Services.
+fn services(tables: &mut Tables, ruleset: &Ruleset, family: Family) {
     let services: Vec<(&Frontend, &Service)> = ruleset.services.iter().filter(|(f, _)| f.family() == family).collect();
     let (served, refused): (Vec<_>, Vec<_>) = services.into_iter().partition(|(_, s)| !s.endpoints.is_empty());
     if !served.is_empty() {
         let jumps = served.iter().map(|(f, s)| format!("{} -j {}", called(f, s), service_chain(f))).collect();
-        add(&mut tables, "nat", SERVICES, jumps, &["PREROUTING", "OUTPUT"]);
+        add(tables, "nat", SERVICES, jumps, &["PREROUTING", "OUTPUT"]);
         for (frontend, service) in served {
             let rules = endpoint_rules(frontend, service, ruleset.balance);
-            add(&mut tables, "nat", &service_chain(frontend), rules, &[]);
+            add(tables, "nat", &service_chain(frontend), rules, &[]);
         }
     }
     if !refused.is_empty() {
         // A cluster IP is never an address of this host, so nothing of this arrives in INPUT.
         let rules = refused.iter().map(|(f, s)| format!("{} -j REJECT --reject-with {}", called(f, s), refusal(f)));
-        add(&mut tables, "filter", REJECT, rules.collect(), &["OUTPUT"]);
+        add(tables, "filter", REJECT, rules.collect(), &["OUTPUT"]);
         let forward = format!("{PREFIX}FORWARD");
         let filter = tables.entry("filter").or_default();
         filter.chains.entry(forward.clone()).or_default().insert(0, format!("-j {REJECT}"));
         filter.jumps.insert("FORWARD", forward);
     }
-    tables
 }
 
 fn add(tables: &mut Tables, table: &'static str, chain: &str, rules: Vec<String>, bases: &[&'static str]) {
@@ -144,7 +152,7 @@ fn endpoint_rules(frontend: &Frontend, service: &Service, balance: Balance) -> V
     let rules = service.endpoints.iter().zip(left).map(|(endpoint, left)| {
         let share = match (left, balance) {
             (1, _) => String::new(),
-            (n, Balance::Random) => format!(" -m statistic --mode random --probability {:.11}", 1.0 / n as f64),
+            (n, Balance::Random) => format!(" -m statistic --mode random --probability {}", one_in(n as u64)),
             (n, Balance::RoundRobin) => format!(" -m statistic --mode nth --every {n} --packet 0"),
         };
         format!("-p {}{share} -j DNAT --to-destination {endpoint}", frontend.protocol_name())
@@ -152,10 +160,27 @@ fn endpoint_rules(frontend: &Frontend, service: &Service, balance: Balance) -> V
     rules.collect()
 }
 
+/// The probability of one in `n`, of at least two, to the 11 digits that `iptables-save` prints.
+fn one_in(n: u64) -> String {
+    format!("0.{:011}", (100_000_000_000 + n / 2) / n)
+}
+
 fn refusal(frontend: &Frontend) -> &'static str {
     match (frontend.protocol, frontend.address) {
         (Protocol::Tcp, _) => "tcp-reset",
         (Protocol::Udp, IpAddr::V4(_)) => "icmp-port-unreachable",
         (Protocol::Udp, IpAddr::V6(_)) => "icmp6-port-unreachable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_those_of_floating_point() {
+        for n in 2..2000 {
+            assert_eq!(one_in(n), format!("{:.11}", 1.0 / n as f64), "{n}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{PREFIX, Table, Tables};
 
 /// The tables that hold rules of ours.
-const TABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
+pub const TABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
 
 /// Text for `iptables-restore --noflush` that turns what `save` shows (all tables, without counters) into what is
 /// wanted; `None` if it is so already. Each table changes in one step. Chains that are right are left alone, and with
@@ -106,13 +106,41 @@ fn same(found: &[&str], wanted: &[String]) -> bool {
 /// Kernels keep a probability in 31 bits, and the flavours of iptables print the rest differently.
 fn same_but_rounded(found: &str, wanted: &str) -> bool {
     const OPTION: &str = "--probability ";
-    let cut = |rule: &str| -> Option<(String, f64)> {
+    let cut = |rule: &str| -> Option<(String, u32)> {
         let (before, rest) = rule.split_once(OPTION)?;
         let (number, after) = rest.split_once(' ')?;
-        Some((format!("{before}{after}"), number.parse().ok()?))
+        Some((format!("{before}{after}"), billionths(number)?))
     };
     match (cut(found), cut(wanted)) {
-        (Some((a, p)), Some((b, q))) => a == b && (p - q).abs() < 1e-6,
+        (Some((a, p)), Some((b, q))) => a == b && p.abs_diff(q) < 1000,
         _ => false,
+    }
+}
+
+/// A decimal number below 1. Without floating point: its conversions are 30 KB that nothing else here needs.
+fn billionths(number: &str) -> Option<u32> {
+    let digits = number.strip_prefix("0.")?;
+    let digits = digits.get(..digits.len().min(9))?;
+    let scale = 10_u32.pow(9 - u32::try_from(digits.len()).ok()?);
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u32>().ok())?.map(|n| n * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_rounded_is_the_same() {
+        let rule = |p: &str| format!("-p tcp -m statistic --mode random --probability {p} -j DNAT");
+        let same = |a: &str, b: &str| same_but_rounded(&rule(a), &rule(b));
+        assert!(same("0.33333333302", "0.33333333333"));
+        assert!(same("0.333333", "0.33333333333"));
+        assert!(same("0.5", "0.50000000000"));
+        assert!(!same("0.33333333302", "0.25000000000"));
+        assert!(!same("0.333", "0.33333333333"));
+        for wrong in ["", "0.", "1", ".5", "-0.5", "0.+5", "0.12345678é", "0.x"] {
+            assert!(!same(wrong, "0.50000000000"), "{wrong}");
+        }
+        assert!(!same_but_rounded(&rule("0.5").replace("tcp", "udp"), &rule("0.5")));
     }
 }

@@ -37,6 +37,13 @@ pub const EDGE: &str = r#"{
   "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}
 }"#;
 
+/// A gateway without pods that offers its LAN.
+pub const GATEWAY: &str = r#"{
+  "version": 1, "generation": 7, "name": "home.gate-1", "node": "gate-1", "role": "edge", "podCidrs": [],
+  "local": {"prefixes": ["192.168.10.0/24"], "nodeAddresses": []},
+  "peers": [{"name": "home.gate-2", "via": "tunnel", "addresses": ["203.0.113.7"], "prefixes": ["192.168.20.0/24"]}]
+}"#;
+
 pub const CONNECTOR: &str = r#"{
   "version": 1, "generation": 7, "name": "beijing.connector", "node": "cloud-1", "role": "connector",
   "podCidrs": ["10.244.1.0/24", "fd00:244:0:1::/64"],
@@ -79,6 +86,12 @@ pub fn edge_facts(datapath: Datapath) -> Facts {
         bridge_netfilter: true,
         ..Facts::default()
     }
+}
+
+/// A gateway with its LAN and an uplink.
+pub fn gateway_facts() -> Facts {
+    let local_addresses = addresses(&[("wan", "198.51.100.1/24"), ("br-lan", "192.168.10.1/24")]);
+    Facts { datapath: Datapath::User, local_addresses, ..Facts::default() }
 }
 
 /// A connector in a flannel cluster without IPv6.

@@ -24,6 +24,8 @@ pub(super) struct Datapath {
     writer: File,
     frame: Vec<u8>,
     pub(super) outbox: Outbox,
+    /// A packet of a tunnel went through since this was last put back.
+    pub(super) moved: bool,
     /// Which part of which datagram is an inner packet.
     opened: Vec<(usize, std::ops::Range<usize>)>,
 }
@@ -56,6 +58,7 @@ impl Datapath {
             writer: writer.into(),
             frame: vec![0; VNET_HEADER + 65_535],
             outbox: Outbox::new(),
+            moved: false,
             opened: Vec::with_capacity(1024),
         })
     }
@@ -103,7 +106,10 @@ impl Datapath {
                 return;
             }
             match self.table.seal(now, &route, room, len) {
-                Ok(sealed) => self.outbox.commit(port, gso, &route, sealed),
+                Ok(sealed) => {
+                    self.moved = true;
+                    self.outbox.commit(port, gso, &route, sealed);
+                }
                 Err(_) => return,
             }
         }
@@ -131,6 +137,7 @@ impl Datapath {
             buffers[index] = datagram.payload;
         }
 
+        self.moved |= !self.opened.is_empty();
         let (mut writer, mut refused) = (&self.writer, 0);
         let mut coalescer = Coalescer::new(|pieces: &[IoSlice<'_>]| {
             if retry(|| writer.write_vectored(pieces)).is_err() {

@@ -23,11 +23,19 @@ impl Keepalives {
         self.entries = keepalives.into_iter().map(|keepalive| (keepalive, first_due(&keepalive))).collect();
     }
 
+    /// Something else went to this address: its mapping is fresh.
+    pub(super) fn sent(&mut self, now: Duration, remote: SocketAddr) {
+        for (keepalive, due) in self.entries.iter_mut().filter(|(keepalive, _)| keepalive.remote == remote) {
+            *due = now + interval(keepalive);
+        }
+    }
+
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.entries.iter().map(|(_, due)| *due).min()
     }
 
-    /// Calls `send` for each that is due and was silent for its interval.
+    /// Once one is due, calls `send` for each that is, or will be within a quarter of its interval, and was silent for as
+    /// long: many tunnels wake the machine once.
     pub(super) fn run(
         &mut self,
         now: Duration,
@@ -41,9 +49,13 @@ impl Keepalives {
         for (remote, at) in last_sent {
             latest.entry(remote).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
         }
-        for (keepalive, due) in self.entries.iter_mut().filter(|(_, due)| *due <= now) {
+        for (keepalive, due) in &mut self.entries {
+            let horizon = now + interval(keepalive) / 4;
+            if *due > horizon {
+                continue;
+            }
             let quiet_until = latest.get(&keepalive.remote).map(|at| *at + interval(keepalive));
-            match quiet_until.filter(|until| *until > now) {
+            match quiet_until.filter(|until| *until > horizon) {
                 Some(until) => *due = until,
                 None => {
                     send(keepalive);
@@ -100,6 +112,27 @@ mod tests {
         assert!(run(&mut keepalives, 120, &[(A, 103), (A, 110), (A, 101), (B, 120)]).is_empty());
         assert_eq!(keepalives.next_due(), Some(at(130)));
         assert_eq!(run(&mut keepalives, 130, &[(A, 110)]), [A]);
+    }
+
+    #[test]
+    fn many_wake_the_machine_once() {
+        let mut keepalives = Keepalives::default();
+        keepalives.set(at(100), vec![keepalive(A, 20)]);
+        keepalives.set(at(104), vec![keepalive(A, 20), keepalive(B, 20)]);
+        assert_eq!(run(&mut keepalives, 120, &[]), [A, B]);
+        assert_eq!(run(&mut keepalives, 140, &[]), [A, B]);
+        // One that carried packets a moment ago waits until it has to be kept.
+        assert_eq!(run(&mut keepalives, 160, &[(B, 158)]), [A]);
+        assert_eq!(keepalives.next_due(), Some(at(178)));
+    }
+
+    #[test]
+    fn ike_keeps_a_mapping_too() {
+        let mut keepalives = Keepalives::default();
+        keepalives.set(at(100), vec![keepalive(A, 20), keepalive(B, 20)]);
+        keepalives.sent(at(119), A.parse().unwrap());
+        assert_eq!(run(&mut keepalives, 120, &[]), [B]);
+        assert_eq!(keepalives.next_due(), Some(at(139)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::message::{Keepalive, PortState, SendIke};
 use super::{Mode, Options};
 use selvedge_linux::netlink::{Protocol, Socket};
-use selvedge_linux::{Family, Result, UdpPort, process};
+use selvedge_linux::{Error, Family, Result, UdpPort, process};
 use std::io;
 use std::net::SocketAddr;
 
@@ -37,6 +37,10 @@ impl Ports {
         for (number, encap) in [(options.ike_port, false), (options.encap_port, true)] {
             for family in [Family::V4, Family::V6] {
                 let bound = UdpPort::bind(number, family);
+                if bound.as_ref().is_err_and(Error::is_unsupported) {
+                    // A kernel without IPv6 has no port to be had.
+                    continue;
+                }
                 let problem = match &bound {
                     Ok(socket) => prepare(socket, encap, options.mode).err(),
                     Err(error) => Some(error.clone()),

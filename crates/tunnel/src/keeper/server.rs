@@ -7,9 +7,10 @@ use super::ports::Ports;
 use super::session::{Inbox, Mailbox};
 use super::{Mode, Options};
 use selvedge_esp::{Drops, Event, PeerPrefixes};
+use selvedge_linux::landlock::{self, Access, Tcp};
 use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::seqpacket::{Connection, Listener};
-use selvedge_linux::{Batch, Context, Result};
+use selvedge_linux::{Batch, Context, Result, capabilities, process};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 const MAX_STRANGERS: usize = 4;
 /// Requests taken before the packets have their turn.
 const REQUESTS: usize = 64;
+/// From a packet to the counters that a client awaits: long enough for the other end to have answered.
+const AFTER_TRAFFIC: Duration = Duration::from_secs(2);
 
 /// Is the keeper until a client says stop.
 ///
@@ -38,6 +41,8 @@ pub fn run(options: &Options) -> Result<()> {
     for problem in ports.states.iter().filter_map(|state| state.problem.as_ref()).chain(&tun_problem) {
         log::warn!("{problem}");
     }
+    // All is open. From here on there are only packets of strangers to read.
+    give_up(options)?;
     let welcome = Welcome {
         version: VERSION,
         mode: options.mode,
@@ -55,11 +60,20 @@ pub fn run(options: &Options) -> Result<()> {
         mailbox: Mailbox::default(),
         inbox: Inbox::new(),
         keepalives: Keepalives::default(),
+        awaited: false,
+        counters_at: None,
         started: Instant::now(),
         peers: Vec::new(),
         new_keepalives: Vec::new(),
     };
     keeper.run()
+}
+
+/// Gives up all capabilities, and all files but those of the run directory.
+fn give_up(options: &Options) -> Result<()> {
+    capabilities::keep_only(&[], None)?;
+    process::forbid_dumps()?;
+    landlock::restrict([(&*options.run_dir, Access::Write)], Tcp::Denied).map(drop)
 }
 
 struct Keeper {
@@ -73,6 +87,9 @@ struct Keeper {
     mailbox: Mailbox,
     inbox: Inbox,
     keepalives: Keepalives,
+    /// The client wants the counters after traffic.
+    awaited: bool,
+    counters_at: Option<Duration>,
     started: Instant,
     /// Lists of which parts have come.
     peers: Vec<PeerPrefixes>,
@@ -91,7 +108,8 @@ impl Keeper {
         let mut interests = Vec::new();
         loop {
             self.interests(&mut interests);
-            let timeout = self.keepalives.next_due().map(|due| due.saturating_sub(self.started.elapsed()));
+            let due = self.keepalives.next_due().into_iter().chain(self.counters_at).min();
+            let timeout = due.map(|due| due.saturating_sub(self.started.elapsed()));
             poll(&mut interests, timeout).context(|| "wait for packets")?;
             let now = self.started.elapsed();
 
@@ -104,6 +122,7 @@ impl Keeper {
             }
             self.carry(now, &interests, &mut batch)?;
             self.keep_alive(now);
+            self.tell_traffic(now);
             self.tell();
         }
     }
@@ -220,6 +239,7 @@ impl Keeper {
                     self.client = Some(stranger);
                     self.peers.clear();
                     self.new_keepalives.clear();
+                    (self.awaited, self.counters_at) = (false, None);
                     self.mailbox.welcome(self.welcome.clone());
                 }
                 Ok(Some(Request::Hello { .. })) => {
@@ -274,18 +294,17 @@ impl Keeper {
                 self.user_mode()?.table.remove_outbound(spi_in);
             }
             Request::SendIke(ike) => {
+                self.keepalives.sent(now, ike.remote);
                 self.ports.send_ike(&ike).map_err(|error| format!("send IKE to {}: {error}", ike.remote))?;
             }
             Request::List => {
                 let pairs: Vec<_> = self.datapath.iter().flat_map(|datapath| datapath.table.pairs(now)).collect();
                 Report::sa_list(&pairs).iter().for_each(|report| self.mailbox.answer(report));
             }
-            Request::Counters => {
-                let (drops, peers) = match &self.datapath {
-                    Some(datapath) => (datapath.table.drops().clone(), datapath.table.peers().cloned().collect()),
-                    None => (Drops::default(), Vec::new()),
-                };
-                Report::counters(&drops, &peers).iter().for_each(|report| self.mailbox.answer(report));
+            Request::Counters => self.tell_counters(),
+            Request::CountersAfterTraffic => {
+                self.user_mode()?;
+                self.awaited = true;
             }
             Request::SetKeepalives { keepalives, more } => {
                 self.new_keepalives.extend(keepalives);
@@ -315,6 +334,25 @@ impl Keeper {
 
     fn user_mode(&mut self) -> std::result::Result<&mut Datapath, String> {
         self.datapath.as_mut().ok_or_else(|| "this keeper carries no ESP".to_owned())
+    }
+
+    fn tell_counters(&mut self) {
+        let (drops, peers) = match &self.datapath {
+            Some(datapath) => (datapath.table.drops().clone(), datapath.table.peers().cloned().collect()),
+            None => (Drops::default(), Vec::new()),
+        };
+        Report::counters(&drops, &peers).iter().for_each(|report| self.mailbox.answer(report));
+    }
+
+    fn tell_traffic(&mut self, now: Duration) {
+        let Some(datapath) = self.datapath.as_mut().filter(|_| self.awaited) else { return };
+        if self.counters_at.is_some_and(|at| at <= now) {
+            datapath.moved = false;
+            (self.awaited, self.counters_at) = (false, None);
+            self.tell_counters();
+        } else if datapath.moved && self.counters_at.is_none() {
+            self.counters_at = Some(now + AFTER_TRAFFIC);
+        }
     }
 
     fn keep_alive(&mut self, now: Duration) {

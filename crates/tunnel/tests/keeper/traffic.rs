@@ -59,6 +59,21 @@ fn a_peer_without_a_pair_gets_nothing_not_even_in_clear() {
 }
 
 #[test]
+fn counters_come_by_themselves_once_there_was_traffic() {
+    let (lab, mut a, _b) = Lab::joined();
+    a.send(&Request::CountersAfterTraffic).unwrap();
+    assert_eq!(pairs(&mut a).len(), 1, "counters came without traffic");
+    assert_eq!(answered(lab.a.ping("-c 3 -i 0.05 10.2.0.1")), (3, 3));
+    let Report::Counters { peers, .. } = next(&mut a) else { panic!("no counters") };
+    assert_eq!((peers[0].sent.packets, peers[0].received.packets), (3, 3));
+    assert_eq!(answered(lab.a.ping("-c 1 10.2.0.1")), (1, 1));
+    assert_eq!(pairs(&mut a).len(), 1, "counters came that were not asked for");
+    // What went through before the question counts too.
+    a.send(&Request::CountersAfterTraffic).unwrap();
+    assert!(matches!(next(&mut a), Report::Counters { .. }));
+}
+
+#[test]
 fn peers_may_come_in_several_messages() {
     let (lab, mut a, _b) = Lab::joined();
     let Request::SetPeers { mut peers, .. } = lab.peers(&lab.b) else { panic!("no peers") };

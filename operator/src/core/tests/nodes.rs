@@ -85,6 +85,21 @@ fn networks_given_by_kubernetes_are_kept_and_avoided() {
 }
 
 #[test]
+fn both_ends_of_a_metered_nodes_tunnels_know() {
+    let mut scene = beijing();
+    scene.put_all([connector(), community("w", &["beijing.edge-1", "beijing.edge-2"]), edge("edge-2", "192.168.1.2")]);
+    scene.put(annotated(edge("edge-1", "192.168.1.1"), "metered", "true"));
+    let configs = scene.configs();
+    let metered = |node: &str| {
+        let names = configs[node].peers.iter().filter(|peer| peer.metered).map(|peer| peer.name.as_str());
+        (configs[node].metered, names.collect::<Vec<_>>())
+    };
+    assert_eq!(metered("edge-1"), (true, vec![]));
+    assert_eq!(metered("edge-2"), (false, vec!["beijing.edge-1"]));
+    assert_eq!(metered("cloud-1"), (false, vec!["beijing.edge-1"]));
+}
+
+#[test]
 fn what_a_node_has_it_keeps_when_the_pool_moves_and_gets_the_family_it_lacks() {
     let mut scene = beijing();
     scene.put(cluster("beijing", serde_json::json!({"edgePodCIDRs": ["10.234.0.0/16"]})));

@@ -13,7 +13,7 @@ pub use request::{Install, Keepalive, Request, SendIke};
 pub use wire::Malformed;
 
 /// Version of the protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The most of one list that goes into a message: at 180 bytes an item below what the socket takes.
 const PART: usize = 300;

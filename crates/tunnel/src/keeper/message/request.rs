@@ -49,6 +49,9 @@ pub enum Request {
     List,
     /// Answered by [`Report::Counters`](super::Report::Counters).
     Counters,
+    /// Answered, once, by [`Report::Counters`](super::Report::Counters) two seconds after a packet of a tunnel went
+    /// through, so that nobody has to wake up to find that none did.
+    CountersAfterTraffic,
     /// Where to send NAT keepalives (RFC 3948 section 2.3), in place of those before.
     SetKeepalives {
         /// One for each remote address.
@@ -127,7 +130,7 @@ impl Request {
         let mut out = Writer::new(self.kind(), 256);
         match self {
             Request::Hello { version } => out.u16(*version),
-            Request::Stop | Request::List | Request::Counters => {}
+            Request::Stop | Request::List | Request::Counters | Request::CountersAfterTraffic => {}
             Request::SetPeers { peers, more } => {
                 out.bool(*more);
                 out.list(peers, |out, peer| {
@@ -223,6 +226,7 @@ impl Request {
                     Ok(Keepalive { remote: from.socket()?, local: from.option(Reader::ip)?, interval_s: from.u16()? })
                 })?,
             },
+            12 => Request::CountersAfterTraffic,
             _ => return Err(Malformed("unknown request")),
         };
         from.end()?;
@@ -242,6 +246,7 @@ impl Request {
             Request::List => 9,
             Request::Counters => 10,
             Request::SetKeepalives { .. } => 11,
+            Request::CountersAfterTraffic => 12,
         }
     }
 }

@@ -57,6 +57,7 @@ fn requests() -> Vec<Request> {
         Request::SendIke(SendIke { local: None, local_port: 500, remote: v4(), marker: false, payload: vec![] }),
         Request::List,
         Request::Counters,
+        Request::CountersAfterTraffic,
         Request::SetKeepalives {
             keepalives: vec![
                 Keepalive { remote: v4(), local: None, interval_s: 20 },

@@ -1,0 +1,93 @@
+//! What is wrong on this node, what it means and what helps: `doctor`, and the `kernel` part of `status`.
+//!
+//! It looks and changes nothing; what it tries in the kernel it takes back.
+
+mod finding;
+mod kernel;
+mod platform;
+mod running;
+mod sources;
+mod surroundings;
+
+use selvedge_linux::capabilities::{self, Capability};
+use selvedge_linux::netfilter::probe_rule;
+use selvedge_model::{DatapathMode, NodeConfig, Role};
+
+use crate::cli::Program;
+use crate::clock::Clock;
+use crate::error::Context as _;
+use crate::firewall::{Firewall, Tools};
+use crate::source;
+use crate::{Error, Options, Result};
+use finding::{Finding, Level};
+use platform::Platform;
+
+pub(crate) use kernel::Kernel;
+
+/// What a running program's kernel and tools lack, a line each. `kernel` is there once tunnels were wanted.
+pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools) -> Vec<String> {
+    let here = Platform::here();
+    let mut findings = kernel.map(|kernel| kernel.findings(here, wanted)).unwrap_or_default();
+    if tools.was_tried() {
+        findings.extend(kernel::firewall(tools, here));
+    }
+    findings.extend(kernel::settings(here));
+    findings.iter().filter(|finding| !finding.is_ok()).map(Finding::line).collect()
+}
+
+/// Looks at everything; what to print, and whether nothing is wrong.
+pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Result<(String, bool)> {
+    if !capabilities::has(Capability::NetAdmin).context(|| "read the own capabilities".to_owned())? {
+        return Err(Error::new("doctor needs root (or the capability CAP_NET_ADMIN) to look"));
+    }
+    let here = Platform::here();
+    let delivered = source::delivered(options);
+    let last_good = source::last_good(options).ok();
+    let loaded = delivered.as_ref().ok().or(last_good.as_ref());
+    let config = loaded.map(|loaded| &loaded.config);
+    let mut findings = vec![surroundings::system(&std::fs::read_to_string("/proc/version").unwrap_or_default())];
+    if config.is_none_or(|config| config.role != Role::Cloud) {
+        let wanted = config.map(|config| config.datapath).unwrap_or_default();
+        findings.extend(Kernel::probe().findings(here, wanted));
+    }
+    match surroundings::lock() {
+        // No tool would answer.
+        Some(held) => findings.push(held),
+        None => findings.extend(firewall(config, here)),
+    }
+    findings.extend(kernel::settings(here));
+    findings.extend(surroundings::findings(options));
+    let now = Clock::new(&options.state_dir).now().wall;
+    findings.extend(running::findings(options, program, &delivered, loaded, now)?);
+    let healthy = finding::healthy(&findings);
+    Ok((if json { finding::json(&findings) } else { finding::human(&findings) }, healthy))
+}
+
+/// The firewall that would be chosen, and what its rules need besides.
+fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
+    let mut tools = Tools::default();
+    let chosen = tools.choose(config.map(|config| config.firewall).unwrap_or_default());
+    let mut findings = kernel::firewall(&tools, here);
+    if let Some(Firewall::Iptables { v4, .. }) = &chosen {
+        for (table, rule, meaning, source) in &sources::RULE_PARTS {
+            if let Err(why) = probe_rule(v4, table, rule) {
+                let text = format!("no {}: {meaning}", source.modules);
+                let finding = Finding::new(Level::Warn, "iptables-part", text);
+                findings.push(finding.remedy(here.remedy(source)).detail(why));
+            }
+        }
+    }
+    if Firewall::forward_drop() {
+        let (level, text) = match chosen {
+            Some(Firewall::Nftables(_)) => (
+                Level::Fail,
+                "the FORWARD policy of iptables is DROP: packets of pods are dropped, as nftables cannot overrule it",
+            ),
+            _ => (Level::Ok, "the FORWARD policy of iptables is DROP; rules of ours come before it"),
+        };
+        let finding = Finding::new(level, "forward-policy", text);
+        let remedy = if level == Level::Ok { "" } else { "set the firewall of this node to iptables" };
+        findings.push(finding.remedy(remedy));
+    }
+    findings
+}
