@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
 use crate::netns::kill;
 use crate::node::{Node, Role};
+use crate::pace;
 use crate::programs::{self, Folders, Program, Status, wait};
 use crate::router::LinkQuality;
 use crate::table::Report;
@@ -21,6 +22,8 @@ use crate::topology::{Lab, Net};
 use crate::traffic::Traffic;
 
 const STEP: Duration = Duration::from_secs(30);
+/// From one ping to the next.
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// How the laboratory is to be set up.
 #[derive(Clone, Debug, Args)]
@@ -228,16 +231,16 @@ impl Fabric {
         Ok(())
     }
 
-    /// Pings every 10 ms from the first pod of a node to that of another.
+    /// Pings every 10 ms, less often on a slower machine, from the first pod of a node to that of another.
     pub fn traffic(&self, from: &str, to: &str) -> Result<Traffic> {
         let (from, to) = (self.lab.place(Net::Pod, from)?, self.lab.place(Net::Pod, to)?);
-        Traffic::start(from.ns, to.address(true)?, Duration::from_millis(10))
+        Traffic::start(from.ns, to.address(true)?, pace::limit(INTERVAL))
     }
 
     /// As [`Fabric::traffic`], whether anybody answers or not.
     pub fn attempts(&self, from: &str, to: &str) -> Result<Traffic> {
         let (from, to) = (self.lab.place(Net::Pod, from)?, self.lab.place(Net::Pod, to)?);
-        Traffic::attempt(from.ns, to.address(true)?, Duration::from_millis(10))
+        Traffic::attempt(from.ns, to.address(true)?, pace::limit(INTERVAL))
     }
 
     /// Waits until every tunnel is up on both ends and notes how long each took since `started`.

@@ -10,7 +10,7 @@ pub fn set(slower: u32) {
     SLOWER.store(slower.max(1), Ordering::Relaxed);
 }
 
-/// What a limit is here.
+/// What a limit, or a pause between two packets, is here.
 pub fn limit(limit: Duration) -> Duration {
     limit * SLOWER.load(Ordering::Relaxed)
 }

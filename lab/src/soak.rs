@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::flat::{CLOUD_POD, EDGE, Flat};
 use crate::manifests::{Datapath, Firewall, replace};
 use crate::memory::Weight;
+use crate::pace;
 use crate::probe;
 use crate::programs::wait;
 use crate::server::{PORT, Server};
@@ -58,7 +59,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     report.progress(&format!("tunnels stand: datapath {}, firewall {}", status.datapath, status.firewall));
     println!("  {:<24} {:>9} {:>9} {:>9}", "KiB", "RSS", "PSS", "anonymous");
     println!("  {:<24} {}", "before", before.sum());
-    let traffic = Traffic::start(&flat.node(EDGE)?.pods[0].ns, cloud, Duration::from_millis(10))?;
+    let traffic = Traffic::start(&flat.node(EDGE)?.pods[0].ns, cloud, pace::limit(Duration::from_millis(10)))?;
     let start = Instant::now();
     let duration = Duration::from_secs(seconds);
     report.check("k1", "every change in force, every transfer whole", || {

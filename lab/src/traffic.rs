@@ -107,11 +107,28 @@ impl Replies {
     fn read(&self, output: ChildStdout) {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             if let Some((sequence, time)) = reply(&line) {
-                let sent = Instant::now().checked_sub(time).unwrap_or_else(Instant::now);
-                self.lock().insert(sequence, sent);
+                let at = Instant::now().checked_sub(time).unwrap_or_else(Instant::now);
+                let mut sent = self.lock();
+                let highest = sent.last_key_value().map(|(number, _)| *number);
+                sent.insert(unwrapped(highest, sequence), at);
+                drop(sent);
                 self.changed.notify_all();
             }
         }
+    }
+}
+
+/// The number of a request whose last 16 bits stand in the reply, by the highest number seen so far.
+fn unwrapped(highest: Option<u32>, sequence: u32) -> u32 {
+    const WRAP: u32 = 1 << 16;
+    let highest = highest.unwrap_or(0);
+    let number = highest - highest % WRAP + sequence;
+    if number + WRAP / 2 < highest {
+        number + WRAP
+    } else if number > highest + WRAP / 2 && number >= WRAP {
+        number - WRAP
+    } else {
+        number
     }
 }
 
@@ -125,6 +142,15 @@ fn reply(line: &str) -> Option<(u32, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_go_on_where_they_wrap() {
+        assert_eq!(unwrapped(None, 1), 1);
+        assert_eq!(unwrapped(Some(7), 9), 9);
+        assert_eq!(unwrapped(Some(65_535), 0), 65_536);
+        assert_eq!(unwrapped(Some(65_536), 65_535), 65_535);
+        assert_eq!(unwrapped(Some(3 * 65_536 + 2), 65_530), 2 * 65_536 + 65_530);
+    }
 
     #[test]
     fn only_replies_count() {
