@@ -300,14 +300,17 @@ def check_file_source(device):
 
 def check_user(device, here):
     """The agent gives up root; files delivered by root are made readable for it at the start."""
-    device.sh("uci set selvedge.main.user=selvedge; uci set selvedge.main.source=uci; uci commit selvedge; reload_config")
+    device.sh("uci set selvedge.main.user=selvedge; uci set selvedge.main.source=uci; uci set selvedge.main.metered=1")
+    device.sh("uci commit selvedge; reload_config")
     until("the other user", lambda: device.sh(f"stat -c %U /proc/{device.service_pid()}").strip() == "selvedge")
     until("the tunnel", lambda: [p["state"] for p in status(device)["peers"]] == ["up"])
-    assert pings(here, "192.168.20.9")
+    assert pings(here, "192.168.20.9") and status(device)["peers"][0]["metered"]
+    findings = {finding["id"]: finding["level"] for finding in device.ubus("selvedge", "doctor")["findings"]}
+    assert "fail" not in findings.values(), findings
     generation = status(device)["config"]["generation"]
     device.sh("uci add_list selvedge.other.prefix=192.168.78.0/24; uci commit selvedge; reload_config")
     until("the changed sections", lambda: status(device)["config"]["generation"] > generation)
-    say("user: tunnels, firewall and changed sections without root")
+    say("user: tunnels, firewall and changed sections without root; metered; the doctor finds nothing broken")
 
 
 def check_reboot(device):

@@ -28,7 +28,7 @@ selvedge_string() {
 }
 
 selvedge_peer() {
-	local enabled initiate port
+	local enabled initiate metered port
 	config_get_bool enabled "$1" enabled 1
 	[ "$enabled" = 1 ] || return 0
 	json_add_object ""
@@ -43,6 +43,8 @@ selvedge_peer() {
 	esac
 	config_get_bool initiate "$1" initiate 0
 	json_add_boolean initiate "$initiate"
+	config_get_bool metered "$1" metered 0
+	json_add_boolean metered "$metered"
 	selvedge_list "$1" prefix prefixes
 	selvedge_list "$1" node_address nodeAddresses
 	json_close_object
