@@ -5,9 +5,11 @@
 # What the package adds to /etc/config/firewall.
 SELVEDGE_FIREWALL="selvedge_ike selvedge_esp selvedge_forward selvedge_ping selvedge_input"
 SELVEDGE_RUN=/var/run/selvedge
-SELVEDGE_RENDERED=$SELVEDGE_RUN/config.json
+# Root's, as the run directory may belong to the agent's own user: what root writes there could go astray.
+SELVEDGE_ETC=/var/etc/selvedge
+SELVEDGE_RENDERED=$SELVEDGE_ETC/config.json
 # Why the sections are not in force; missing if they are.
-SELVEDGE_ERROR=$SELVEDGE_RUN/uci.error
+SELVEDGE_ERROR=$SELVEDGE_ETC/error
 
 selvedge_item() {
 	json_add_string "" "$1"
@@ -75,10 +77,11 @@ selvedge_render() {
 	json_cleanup
 }
 
-# selvedge_update STATE_DIR [OWNER]: brings the rendered file up to date, or leaves it and says why. The generation goes on from
-# the last good copy, so that a boot with the same sections writes nothing to flash.
+# selvedge_update STATE_DIR [OWNER]: brings the rendered file up to date, or leaves it and says why. The generation goes
+# on from the last good copy, so that a boot with the same sections writes nothing to flash.
 selvedge_update() {
 	local new="$SELVEDGE_RENDERED.new" last="$SELVEDGE_RENDERED" generation reason
+	(umask 022 && mkdir -p "$SELVEDGE_ETC")
 	[ -s "$last" ] || last="$1/config.json"
 	generation="$(jsonfilter -i "$last" -e '@.generation' 2>/dev/null)"
 	selvedge_render "${generation:-1}" >"$new"
