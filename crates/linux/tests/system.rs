@@ -200,7 +200,8 @@ fn detached_helper_outlives_holds_nothing_and_logs() {
     // SAFETY: takes no pointers.
     unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&leak), libc::F_SETFD, 0) };
     let script = format!(
-        "echo sid $(ps -o sid= -p $$) ppid $(ps -o ppid= -p $$) pid $$; ls -l /proc/$$/fd | grep -c null; echo x >{}",
+        "echo sid $(ps -o sid= -p $$) ppid $(ps -o ppid= -p $$) pid $$; ls -l /proc/$$/fd | grep -c null
+         sh -c 'kill -HUP $$; echo unmoved'; echo x >{}",
         fifo.display()
     );
     process::spawn_detached("/bin/sh".as_ref(), &["-c", &script], Some(&log)).unwrap();
@@ -211,6 +212,7 @@ fn detached_helper_outlives_holds_nothing_and_logs() {
     assert_ne!(words[1], own_session, "{text}");
     assert_ne!(words[3], std::process::id().to_string(), "{text}");
     assert_eq!(words[6], "1", "only standard input is /dev/null: {text}");
+    assert_eq!(words.get(7), Some(&"unmoved"), "a hangup that was meant for us ended it: {text}");
     let error = process::spawn_detached("/no/such".as_ref(), &["x"], None).unwrap_err();
     assert_eq!(error.errno(), Some(libc::ENOENT));
     fs::remove_dir_all(directory).unwrap();
