@@ -23,7 +23,7 @@ demo: setup build
 build:
 	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
-test: setup-test check unit build interop lab-test units
+test: setup-test check unit build interop lab-test units test-packages
 
 check:
 	$(CARGO) fmt --all --check
