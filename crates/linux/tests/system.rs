@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::{fresh_namespace, sh};
 use selvedge_linux::poll::{Interest, poll};
+use selvedge_linux::timer::Timer;
 use selvedge_linux::watch::Watch;
 use selvedge_linux::{Family, capabilities, file, netfilter, netns, process, sysctl};
 
@@ -20,6 +21,22 @@ fn directory(name: &str) -> PathBuf {
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
     path
+}
+
+#[test]
+fn a_timer_can_be_read_once_its_time_has_come_and_not_after_it_is_set_again() {
+    let timer = Timer::new().unwrap();
+    let ready = |patience| poll(&mut [Interest::readable(&timer)], Some(patience)).unwrap() == 1;
+    assert!(!ready(Duration::ZERO));
+    for pause in [Duration::ZERO, Duration::from_millis(20)] {
+        timer.set(Some(pause)).unwrap();
+        assert!(ready(Duration::from_secs(20)));
+        timer.set(Some(Duration::from_secs(3600))).unwrap();
+        assert!(!ready(Duration::ZERO));
+    }
+    timer.set(Some(Duration::ZERO)).unwrap();
+    timer.set(None).unwrap();
+    assert!(!ready(Duration::from_millis(20)));
 }
 
 #[test]
