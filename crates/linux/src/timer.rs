@@ -27,7 +27,8 @@ impl Timer {
         // SAFETY: zeros are valid in all of its fields, which are integers.
         let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
         spec.it_value.tv_sec = pause.as_secs().try_into().unwrap_or(libc::time_t::MAX);
-        spec.it_value.tv_nsec = pause.subsec_nanos() as libc::c_long;
+        // Below a thousand million, which fits on every architecture.
+        spec.it_value.tv_nsec = pause.subsec_nanos() as _;
         // SAFETY: `spec` is readable for the length of the call, and nothing is to be written.
         let done = unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &spec, std::ptr::null_mut()) };
         sys::check(done).context(|| "set a timer").map(drop)
