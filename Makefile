@@ -3,7 +3,8 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop units fuzz cross size cross-smoke dist test-packages setup setup-test setup-arch
+.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop units fuzz cross size cross-smoke \
+    dist test-packages setup setup-test setup-arch
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
@@ -27,7 +28,7 @@ test: setup-test check unit build interop lab-test units
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	for features in '' cni services; do \
+	for features in '' cni p384 services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny

@@ -134,7 +134,8 @@ install() {
         fi
     done
 
-    staged='' files=''
+    # The list first: should the power fail among the renames, the next run knows whose files these are.
+    staged='' files=$list
     trap 'unstage' EXIT
     trap 'exit 130' INT TERM HUP
     stage_all
@@ -142,6 +143,7 @@ install() {
     if [ -z "$dest" ] && { [ "$user" = yes ] || [ "$init" = systemd ]; }; then
         make_user
     fi
+    run sync
     for file in $files; do
         run mv -f "$dest$file.new" "$dest$file"
     done
@@ -188,10 +190,10 @@ stage_all() {
         ;;
     openrc | procd | sysv) stage "$init/$name" "/etc/init.d/$name" 755 ;;
     esac
-    # The list names itself, so that it goes with the rest.
-    files="$files $list"
-    [ "$dry" = yes ] || echo "$files" | tr -s ' ' '\n' | sed '/^$/d' >"$dest$list.new"
-    staged="$staged $list"
+    if [ "$dry" = no ]; then
+        staged="$staged $list"
+        echo "$files" | tr ' ' '\n' >"$dest$list.new"
+    fi
 }
 
 # Manuals and completions only where something reads them: flash is small.

@@ -96,13 +96,6 @@ enum Verb {
         #[arg(last = true, required = true)]
         arguments: Vec<String>,
     },
-    /// The same programs on every architecture that gateways have, each in a kernel of its own under QEMU.
-    Arch(arch::Options),
-    /// An edge of another architecture under QEMU and a connector of this machine, on one wire.
-    Pair(pair::Options),
-    /// The edge's end of `pair`, in the guest.
-    #[command(hide = true)]
-    FarEdge,
     /// What quiet tunnels cost: bytes on the wire in a day, wake-ups, memory.
     Idle {
         #[command(flatten)]
@@ -120,6 +113,13 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: Option<usize>,
     },
+    /// The same programs on every architecture that gateways have, each in a kernel of its own under QEMU.
+    Arch(arch::Options),
+    /// An edge of another architecture under QEMU and a connector of this machine, on one wire.
+    Pair(pair::Options),
+    /// The edge's end of `pair`, in the guest.
+    #[command(hide = true)]
+    FarEdge,
     /// Key with strongSwan: both roles, certificates, a NAT, rekeys in each direction, refusals.
     Interop,
     /// Memory of an idle edge with many tunnels and Services.

@@ -84,7 +84,7 @@ pub enum Firewall {
 pub struct Manifests {
     /// Its path.
     pub dir: PathBuf,
-    /// The edges are marked so.
+    /// The edges pay for every byte.
     pub metered: bool,
 }
 

@@ -205,15 +205,12 @@ fn exact(proposal: &Proposal, transforms: &[Transform]) -> bool {
     answered.clone().count() == transforms.len() && answered.all(|t| transforms.contains(t))
 }
 
-/// Our preference, but ChaCha20 if the initiator prefers it: it costs an end with AES instructions less than AES costs one
-/// without.
+/// ChaCha20 if either end prefers it: it costs an end with AES instructions less than AES costs one without.
 fn aead(proposal: &Proposal, ours: &[Aead]) -> Option<Aead> {
     let chacha = Aead::ChaCha20Poly1305;
-    let theirs = proposal.transforms.iter().find(|t| t.kind == transform::ENCR);
-    if theirs == Some(&chacha.transform()) && ours.contains(&chacha) {
-        return Some(chacha);
-    }
-    first(proposal, ours.iter().copied(), Aead::transform)
+    let offered = proposal.transforms.iter().find(|t| t.kind == transform::ENCR);
+    let preferred = (offered == Some(&chacha.transform()) && ours.contains(&chacha)).then_some(chacha);
+    first(proposal, preferred.into_iter().chain(ours.iter().copied()), Aead::transform)
 }
 
 fn first<T: Copy>(

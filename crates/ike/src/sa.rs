@@ -88,6 +88,8 @@ pub(crate) struct IkeSa {
     pub(crate) asks: bool,
     pub(crate) last_inbound: Duration,
     pub(crate) last_outbound: Duration,
+    /// That was a keepalive, and so the mapping is not new.
+    pub(crate) kept_alive: bool,
     /// The next rekey, or the next try of one.
     pub(crate) rekey_at: Duration,
     /// When a lost CHILD_SA is made anew.
@@ -137,6 +139,7 @@ impl IkeSa {
             asks: role == Role::Initiator,
             last_inbound: now,
             last_outbound: now,
+            kept_alive: false,
             rekey_at: Duration::MAX,
             new_child_at: Duration::ZERO,
             lost_child: false,
@@ -207,7 +210,7 @@ impl IkeSa {
     }
 
     pub(crate) fn transmit(&mut self, ctx: &mut Ctx<'_>, message: Vec<u8>) {
-        self.last_outbound = ctx.now.mono;
+        self.spoke(ctx.now.mono, false);
         ctx.out.transmits.push_back(self.path.transmit(self.peer_id(), message));
     }
 
@@ -250,9 +253,13 @@ impl IkeSa {
     /// Sends a response between the addresses of the request or its repetition (RFC 7296 section 2.11): ours may have
     /// changed since.
     pub(crate) fn resend(&mut self, ctx: &mut Ctx<'_>, request: &Datagram<'_>, message: Vec<u8>) {
-        self.last_outbound = ctx.now.mono;
+        self.spoke(ctx.now.mono, false);
         let path = Path::answering(request.local, request.remote);
         ctx.out.transmits.push_back(path.transmit(self.peer_id(), message));
+    }
+
+    pub(crate) fn spoke(&mut self, now: Duration, kept_alive: bool) {
+        (self.last_outbound, self.kept_alive) = (now, kept_alive);
     }
 
     fn seal(&mut self, ctx: &Ctx<'_>, header: Header, chain: &Chain) -> Option<Vec<u8>> {

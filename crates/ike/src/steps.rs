@@ -11,6 +11,10 @@ use crate::exchange::Due;
 use crate::sa::{IkeSa, Phase};
 use crate::{child_rekey, ike_rekey, informational};
 
+/// The first keepalive after something else follows at least so soon: the NAT of Linux forgets a mapping after 30 s if
+/// all its packets came within 2 s, as those of a handshake do, and only then after 2 minutes.
+const SETTLE: Duration = Duration::from_secs(20);
+
 /// What to ask for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
@@ -120,7 +124,7 @@ impl IkeSa {
         }
         self.switch_due(ctx);
         if self.keepalive_at(timers).is_some_and(|at| at <= now) {
-            self.last_outbound = now;
+            self.spoke(now, true);
             let mut keepalive = self.path.transmit(self.peer_id(), vec![0xff]);
             keepalive.non_esp_marker = false;
             ctx.out.transmits.push_back(keepalive);
@@ -131,7 +135,8 @@ impl IkeSa {
     /// RFC 3948 section 2.3: only the end behind the NAT.
     fn keepalive_at(&self, timers: &Timers) -> Option<Duration> {
         let wanted = self.is_live() && self.path.nat_local && !timers.nat_keepalive.is_zero();
-        wanted.then(|| self.last_outbound.saturating_add(timers.nat_keepalive))
+        let pause = if self.kept_alive { timers.nat_keepalive } else { timers.nat_keepalive.min(SETTLE) };
+        wanted.then(|| self.last_outbound.saturating_add(pause))
     }
 
     fn switch_due(&mut self, ctx: &mut Ctx<'_>) {

@@ -203,3 +203,45 @@ fn detached_helper_outlives_holds_nothing_and_logs() {
 fn root_may_administer_the_network() {
     assert!(capabilities::has(capabilities::Capability::NetAdmin).unwrap());
 }
+
+#[test]
+fn who_holds_a_lock_is_told() {
+    use std::os::fd::AsRawFd;
+    let path = directory("lock").join("lock");
+    assert_eq!(file::lock_holder(&path).unwrap(), None, "a file that is not there");
+    let held = fs::File::create(&path).unwrap();
+    assert_eq!(file::lock_holder(&path).unwrap(), None);
+    // SAFETY: takes no pointers.
+    assert_eq!(unsafe { libc::flock(held.as_raw_fd(), libc::LOCK_EX) }, 0);
+    assert_eq!(file::lock_holder(&path).unwrap(), Some(Some(std::process::id())));
+}
+
+#[test]
+fn kinds_of_links_are_tried_without_a_trace() {
+    use selvedge_linux::netlink::{Protocol, Socket};
+    fresh_namespace();
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let before = sh("ip -o link");
+    selvedge_linux::link::probe(&mut socket, "bridge").unwrap();
+    assert!(selvedge_linux::link::probe(&mut socket, "no-such-kind").unwrap_err().is_unsupported());
+    assert_eq!(sh("ip -o link"), before);
+    assert!(selvedge_linux::tun::probe().is_ok());
+}
+
+#[test]
+fn settings_that_cannot_be_written_are_known() {
+    fresh_namespace();
+    assert!(sysctl::is_writable("net/ipv4/ip_forward"));
+    assert!(!sysctl::is_writable("net/ipv4/no_such_key"));
+    assert!(!sysctl::is_writable("kernel/osrelease"), "read-only");
+}
+
+#[test]
+fn one_rule_of_iptables_is_tried_without_a_trace() {
+    fresh_namespace();
+    let tool = netfilter::probe_iptables(Family::V4).unwrap();
+    netfilter::probe_rule(&tool, "filter", "-p tcp -j REJECT --reject-with tcp-reset").unwrap();
+    let missing = netfilter::probe_rule(&tool, "filter", "-m no-such-match -j ACCEPT").unwrap_err();
+    assert!(missing.to_string().contains("no-such-match"), "{missing}");
+    assert!(!tool.save_all(&["filter"]).unwrap().contains("SELVEDGE"), "{}", tool.save_all(&["filter"]).unwrap());
+}

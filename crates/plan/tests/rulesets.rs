@@ -331,20 +331,21 @@ fn edge_nft() {
 fn a_gateways_network_is_let_through_to_and_from_peers_only() {
     let ruleset = Plan::new(&config(GATEWAY), &gateway_facts()).ruleset;
     let text = nft::replace(&ruleset);
-    let forwarded = text.split("chain forwarded {").nth(1).unwrap().split('}').next().unwrap();
-    let forwarded: Vec<&str> = forwarded.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    expect![[r#"
-        type filter hook forward priority -1; policy accept;
-        ip saddr @offered ip daddr @remote meta mark set meta mark | 0x20000000 accept
-        ip saddr @remote ip daddr @offered meta mark set meta mark | 0x20000000 accept"#]]
-    .assert_eq(&forwarded.join("\n"));
+    let chain = text.split("chain forwarded {").nth(1).unwrap().split('}').next().unwrap();
+    let accepted: Vec<&str> = chain.lines().filter(|l| l.ends_with(" accept")).map(str::trim).collect();
+    let expected = [
+        "ip saddr @offered ip daddr @remote meta mark set meta mark | 0x20000000 accept",
+        "ip saddr @remote ip daddr @offered meta mark set meta mark | 0x20000000 accept",
+    ];
+    assert_eq!(accepted, expected);
     let text = iptables::update("", &iptables::tables(&ruleset, Family::V4)).unwrap();
-    let rules: Vec<&str> =
-        text.split("*filter").nth(1).unwrap().lines().filter(|l| l.contains("-A SELVEDGE-F")).collect();
-    expect![[r#"
-        -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-OFFERED src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
-        -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-OFFERED dst -j ACCEPT"#]]
-    .assert_eq(&rules.join("\n"));
+    let filter = text.split("*filter").nth(1).unwrap();
+    let accepted: Vec<&str> = filter.lines().filter(|l| l.starts_with("-A SELVEDGE-FORWARD")).collect();
+    let expected = [
+        "-A SELVEDGE-FORWARD -m set --match-set SELVEDGE-OFFERED src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT",
+        "-A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-OFFERED dst -j ACCEPT",
+    ];
+    assert_eq!(accepted, expected);
 }
 
 #[test]

@@ -191,8 +191,14 @@ fn remove_iptables() -> Result<()> {
 
 /// Our sets in the form of `ipset save`.
 fn sets(tool: &Ipset) -> Result<String> {
+    let names = tool.names()?;
+    let ours = |name: &&String| name.starts_with(ipset::PREFIX);
+    // One program instead of one for each set; but others' sets may be lists of a hundred thousand.
+    if !names.is_empty() && names.iter().all(|name| ours(&name)) {
+        return tool.save_all();
+    }
     let mut text = String::new();
-    for name in tool.names()?.iter().filter(|name| name.starts_with(ipset::PREFIX)) {
+    for name in names.iter().filter(ours) {
         text.extend(tool.save(name)?);
     }
     Ok(text)

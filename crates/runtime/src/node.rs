@@ -452,10 +452,8 @@ impl Node {
         if let Some((_, why)) = self.no_firewall.as_ref().filter(|(before, _)| *before == wanted) {
             return Err(Error::new(why.clone()));
         }
-        let chosen = Firewall::choose(wanted, &mut self.tools).inspect_err(|error| {
-            self.no_firewall = Some((wanted, error.to_string()));
-        });
-        let chosen = chosen.context(|| "choose a firewall".to_owned())?;
+        let chosen = Firewall::choose(wanted, &mut self.tools).context(|| "choose a firewall".to_owned());
+        let chosen = chosen.inspect_err(|error| self.no_firewall = Some((wanted, error.to_string())))?;
         chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
         self.forward_drop = Firewall::forward_drop();
         self.firewall = Some((wanted, chosen));

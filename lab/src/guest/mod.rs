@@ -46,18 +46,18 @@ pub struct Options {
     /// Memory of the guest, such as 768M.
     #[arg(long)]
     pub memory: Option<String>,
-    /// Modules that user-mode Linux is not to find, separated by commas.
-    #[arg(long, value_delimiter = ',')]
-    without: Vec<String>,
-    /// More for the command line of user-mode Linux.
-    #[arg(long)]
-    boot: Vec<String>,
     /// What `iptables` is in an emulated guest.
     #[arg(long, value_enum, default_value = "nft")]
     pub iptables: Flavour,
     /// What time limits are multiplied by in an emulated guest: they are meant for real processors. Results show it.
     #[arg(long, default_value_t = 4)]
     pub slower: u32,
+    /// Modules that user-mode Linux is not to find, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub without: Vec<String>,
+    /// More for user-mode Linux's command line.
+    #[arg(long)]
+    pub boot: Vec<String>,
 }
 
 /// A cable between an emulated guest and a laboratory of this machine, and files that the guest gets.

@@ -20,7 +20,7 @@ pub fn run() -> Result<ExitCode> {
     for (index, boot) in BOOTS.iter().enumerate() {
         println!("\n{}", boot.title());
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["guest", "--memory", "384M", "--timeout", "300"]);
+        command.args(["guest", "--memory", "384M", "--timeout", "900"]);
         if !boot.without.is_empty() {
             command.args(["--without", &boot.without.join(",")]);
         }

@@ -17,7 +17,7 @@ const NONE: &str = "0000000000000000";
 
 /// On an edge and on the connector: as root, as another user, and from one to the other and back.
 pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
-    for (number, name, pair) in [("8a", "edge-1", ("edge-1", "cloud-2")), ("8b", "cloud-1", ("edge-2", "cloud-2"))] {
+    for (number, name, pair) in [("13a", "edge-1", ("edge-1", "cloud-2")), ("13b", "cloud-1", ("edge-2", "cloud-2"))] {
         let before = fabric.lab.node(name)?.user.clone();
         report.check(&format!("{number}1"), &format!("{name} as root"), || {
             become_user(fabric, name, None)?;

@@ -115,7 +115,9 @@ impl RingCrypto {
 static VERIFIERS: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::ring::ECDSA_P256_SHA256,
     webpki::ring::ECDSA_P256_SHA384,
+    #[cfg(feature = "p384")]
     webpki::ring::ECDSA_P384_SHA256,
+    #[cfg(feature = "p384")]
     webpki::ring::ECDSA_P384_SHA384,
 ];
 

@@ -68,7 +68,31 @@ pub struct Nat {
     pub public: IpAddr,
     next_port: u16,
     /// Inside source to outside port.
-    mappings: BTreeMap<SocketAddr, u16>,
+    mappings: BTreeMap<SocketAddr, Mapping>,
+    /// Mappings end as those of Linux do (nf_conntrack_proto_udp.c).
+    pub forgetful: bool,
+}
+
+/// A port of a NAT.
+#[derive(Clone, Copy)]
+struct Mapping {
+    port: u16,
+    opened: Duration,
+    until: Duration,
+    answered: bool,
+}
+
+impl Mapping {
+    fn new(port: u16, now: Duration) -> Self {
+        Self { port, opened: now, until: now, answered: false }
+    }
+
+    /// A packet passes: whatever comes from inside opens it for 30 s, and once it was used both ways and for more than
+    /// 2 s it stays for 2 minutes.
+    fn passed(&mut self, now: Duration) {
+        let stream = self.answered && now > self.opened + Duration::from_secs(2);
+        self.until = now + Duration::from_secs(if stream { 120 } else { 30 });
+    }
 }
 
 type Filter = Box<dyn FnMut(&Packet) -> bool>;
@@ -182,14 +206,19 @@ impl Net {
 
     /// Puts a node behind a NAT of its own.
     pub fn behind_nat(&mut self, node: usize, public: &str) {
-        self.nodes[node].nat =
-            Some(Nat { public: public.parse().unwrap(), next_port: 20_000, mappings: BTreeMap::new() });
+        self.nodes[node].nat = Some(Nat {
+            public: public.parse().unwrap(),
+            next_port: 20_000,
+            mappings: BTreeMap::new(),
+            forgetful: false,
+        });
     }
 
     /// The NAT passes UDP 4500 on to its node and keeps that port, as one with a forwarded port does.
     pub fn forward(&mut self, node: usize) {
         let inside = SocketAddr::new(self.nodes[node].ip, 4500);
-        self.nodes[node].nat.as_mut().unwrap().mappings.insert(inside, 4500);
+        let mapping = Mapping::new(4500, self.now);
+        self.nodes[node].nat.as_mut().unwrap().mappings.insert(inside, mapping);
     }
 
     /// The NAT forgets its mappings: the next packets come from other ports.
@@ -416,11 +445,14 @@ impl Net {
 
     fn send(&mut self, from: usize, mut packet: Packet) {
         if let Some(nat) = &mut self.nodes[from].nat {
-            let port = *nat.mappings.entry(packet.from).or_insert_with(|| {
+            let now = self.now;
+            nat.mappings.retain(|_, mapping| !nat.forgetful || now <= mapping.until);
+            let mapping = nat.mappings.entry(packet.from).or_insert_with(|| {
                 nat.next_port += 1;
-                nat.next_port
+                Mapping::new(nat.next_port, now)
             });
-            packet.from = SocketAddr::new(nat.public, port);
+            mapping.passed(now);
+            packet.from = SocketAddr::new(nat.public, mapping.port);
         }
         self.inject(packet);
     }
@@ -464,10 +496,15 @@ impl Net {
             Some(nat) => nat.public == packet.to.ip(),
         });
         let Some(index) = found else { return };
-        if let Some(nat) = &self.nodes[index].nat {
-            let inside = nat.mappings.iter().find(|(_, port)| **port == packet.to.port()).map(|(inside, _)| *inside);
-            match inside {
-                Some(inside) => packet.to = inside,
+        let now = self.now;
+        if let Some(nat) = &mut self.nodes[index].nat {
+            nat.mappings.retain(|_, mapping| !nat.forgetful || now <= mapping.until);
+            match nat.mappings.iter_mut().find(|(_, mapping)| mapping.port == packet.to.port()) {
+                Some((inside, mapping)) => {
+                    mapping.answered = true;
+                    mapping.passed(now);
+                    packet.to = *inside;
+                }
                 None => {
                     if matches!(packet.payload, Payload::Esp { .. }) {
                         self.nodes[index].esp_lost += 1;

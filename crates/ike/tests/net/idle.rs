@@ -75,6 +75,27 @@ fn two_metered_edges_behind_nats_stay_within_a_hundred_kilobytes() {
 }
 
 #[test]
+fn a_nat_as_that_of_linux_never_forgets_a_metered_edge() {
+    let (mut net, a, b) = pair(1, [true; 2]);
+    net.nodes[a].nat.as_mut().unwrap().forgetful = true;
+    // Made anew, so that the mapping is.
+    net.rebind(a);
+    net.restart(a);
+    net.wait_joined(a, b, Duration::from_secs(60));
+    let port = net.established(b, a).unwrap().remote;
+    for _ in 0..500 {
+        let pause = net.random(400);
+        net.run_secs(pause);
+        assert_eq!(net.established(b, a).unwrap().remote, port);
+        // The cloud reaches the edge whenever it wants to.
+        net.act(b, |endpoint, now| endpoint.check_liveness(now, id(a)));
+        let before = net.bytes.liveness;
+        net.run_secs(1);
+        assert_eq!(net.bytes.liveness - before, 89, "the edge does not answer");
+    }
+}
+
+#[test]
 fn one_metered_end_saves_what_it_sends_itself() {
     let (mut net, a, b) = pair(1, [true, false]);
     let day = day(&mut net);
@@ -85,13 +106,15 @@ fn one_metered_end_saves_what_it_sends_itself() {
 
 #[test]
 fn a_metered_peer_out_of_reach_is_called_rarely() {
-    let (mut net, a, b) = pair(1, [true; 2]);
-    net.kill(b);
-    net.run_secs(4 * 3600);
-    let day = day(&mut net);
-    assert!(day.total() <= 300_000, "{day:?}");
-    net.start(b);
-    net.wait_joined(a, b, Duration::from_secs(11 * 60));
+    for (metered, most, back) in [(false, 6_000_000, 60), (true, 300_000, 11 * 60)] {
+        let (mut net, a, b) = pair(1, [metered; 2]);
+        net.kill(b);
+        net.run_secs(4 * 3600);
+        let day = day(&mut net);
+        assert!(day.total() <= most, "{day:?}");
+        net.start(b);
+        net.wait_joined(a, b, Duration::from_secs(back));
+    }
 }
 
 #[test]

@@ -130,8 +130,38 @@ impl Ipset {
         }
     }
 
+    /// All sets with their members in the form of `ipset save`.
+    pub fn save_all(&self) -> Result<String> {
+        run(&self.program, &["save"], "")
+    }
+
     /// The names of all sets.
     pub fn names(&self) -> Result<Vec<String>> {
         Ok(run(&self.program, &["list", "-name"], "")?.lines().map(str::to_owned).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_knows_of_no_lock_is_run_without() {
+        let dir = std::env::temp_dir().join(format!("selvedge-old-iptables-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (restore, seen) = (dir.join("restore"), dir.join("seen"));
+        // As iptables-restore 1.6.0 says it.
+        let script = format!(
+            "#!/bin/sh\nif [ \"$1\" = -w ]; then echo \"$0: invalid option -- 'w'\" >&2; exit 1; fi\n\
+             echo \"$@\" >{0}\ncat >>{0}\n",
+            seen.display()
+        );
+        // Written by another process: one that a test beside this starts could hold it open for writing.
+        let write = ["-c", "cat >\"$0\" && chmod 755 \"$0\"", &restore.display().to_string()];
+        run(&find("sh").unwrap(), &write, &script).unwrap();
+        let old = Iptables { save: restore.clone(), restore };
+        old.restore("*nat\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&seen).unwrap(), "--noflush\n*nat\n");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

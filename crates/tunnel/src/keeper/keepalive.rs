@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The first keepalive after something else follows at least so soon. The NAT of Linux forgets a mapping after 30 s if all
+/// its packets came within 2 s, as those of a handshake do, and only then after 2 minutes.
+const SETTLE: Duration = Duration::from_secs(20);
+
 /// When each keepalive is due.
 #[derive(Default)]
 pub(super) struct Keepalives {
@@ -18,15 +22,15 @@ impl Keepalives {
             self.entries.iter().map(|(keepalive, due)| (keepalive.remote, *due)).collect();
         let first_due = |keepalive: &Keepalive| match due.get(&keepalive.remote) {
             Some(due) => (*due).min(now + interval(keepalive)),
-            None => now + interval(keepalive),
+            None => now + first(keepalive),
         };
         self.entries = keepalives.into_iter().map(|keepalive| (keepalive, first_due(&keepalive))).collect();
     }
 
-    /// Something else went to this address: its mapping is fresh.
+    /// Something else went to this address: its mapping is fresh, and may be new.
     pub(super) fn sent(&mut self, now: Duration, remote: SocketAddr) {
         for (keepalive, due) in self.entries.iter_mut().filter(|(keepalive, _)| keepalive.remote == remote) {
-            *due = now + interval(keepalive);
+            *due = now + first(keepalive);
         }
     }
 
@@ -34,8 +38,8 @@ impl Keepalives {
         self.entries.iter().map(|(_, due)| *due).min()
     }
 
-    /// Once one is due, calls `send` for each that is, or will be within a quarter of its interval, and was silent for as
-    /// long: many tunnels wake the machine once.
+    /// Once one is due, calls `send` for each that is, or will be in a moment, and was silent for long enough: many tunnels
+    /// wake the machine once.
     pub(super) fn run(
         &mut self,
         now: Duration,
@@ -50,11 +54,11 @@ impl Keepalives {
             latest.entry(remote).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
         }
         for (keepalive, due) in &mut self.entries {
-            let horizon = now + interval(keepalive) / 4;
+            let horizon = now + first(keepalive) / 4;
             if *due > horizon {
                 continue;
             }
-            let quiet_until = latest.get(&keepalive.remote).map(|at| *at + interval(keepalive));
+            let quiet_until = latest.get(&keepalive.remote).map(|at| *at + first(keepalive));
             match quiet_until.filter(|until| *until > horizon) {
                 Some(until) => *due = until,
                 None => {
@@ -69,6 +73,10 @@ impl Keepalives {
 /// At least a second, so that no list makes the loop spin.
 fn interval(keepalive: &Keepalive) -> Duration {
     Duration::from_secs(keepalive.interval_s.max(1).into())
+}
+
+fn first(keepalive: &Keepalive) -> Duration {
+    interval(keepalive).min(SETTLE)
 }
 
 #[cfg(test)]
@@ -100,7 +108,7 @@ mod tests {
         keepalives.set(at(100), vec![keepalive(A, 20), keepalive(B, 30)]);
         assert_eq!(keepalives.next_due(), Some(at(120)));
         assert!(run(&mut keepalives, 119, &[]).is_empty());
-        assert_eq!(run(&mut keepalives, 120, &[]), [A]);
+        assert_eq!(run(&mut keepalives, 120, &[]), [A, B]);
         assert!(run(&mut keepalives, 120, &[]).is_empty());
         assert_eq!(run(&mut keepalives, 145, &[]), [A, B]);
     }
@@ -133,6 +141,20 @@ mod tests {
         keepalives.sent(at(119), A.parse().unwrap());
         assert_eq!(run(&mut keepalives, 120, &[]), [B]);
         assert_eq!(keepalives.next_due(), Some(at(139)));
+    }
+
+    #[test]
+    fn a_mapping_that_may_be_new_is_settled_before_the_long_pauses() {
+        let mut keepalives = Keepalives::default();
+        keepalives.set(at(100), vec![keepalive(A, 110), keepalive(B, 110)]);
+        assert_eq!(run(&mut keepalives, 120, &[]), [A, B]);
+        assert_eq!(keepalives.next_due(), Some(at(230)));
+        keepalives.sent(at(229), A.parse().unwrap());
+        assert_eq!(run(&mut keepalives, 230, &[]), [B], "too soon after the other packet to settle anything");
+        assert_eq!(run(&mut keepalives, 249, &[]), [A]);
+        assert_eq!(keepalives.next_due(), Some(at(340)));
+        assert_eq!(run(&mut keepalives, 340, &[(B, 330)]), [""; 0]);
+        assert_eq!(run(&mut keepalives, 350, &[(B, 330)]), [B]);
     }
 
     #[test]
