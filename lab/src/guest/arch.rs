@@ -61,7 +61,8 @@ impl Arch {
             },
             Self::Armv7 => Machine {
                 qemu: "qemu-system-arm",
-                arguments: &["-M", "virt", "-cpu", "cortex-a15"],
+                // Without addresses that a 32-bit kernel cannot reach, or it finds no PCI.
+                arguments: &["-M", "virt,highmem=off", "-cpu", "cortex-a15"],
                 console: "ttyAMA0",
                 memory: "768M",
             },

@@ -46,12 +46,6 @@ pub struct Options {
     /// Memory of the guest, such as 768M.
     #[arg(long)]
     pub memory: Option<String>,
-    /// Modules that user-mode Linux is not to find, separated by commas.
-    #[arg(long, value_delimiter = ',')]
-    without: Vec<String>,
-    /// More for the command line of user-mode Linux.
-    #[arg(long)]
-    boot: Vec<String>,
     /// What `iptables` is in an emulated guest.
     #[arg(long, value_enum, default_value = "nft")]
     pub iptables: Flavour,
