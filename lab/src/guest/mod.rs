@@ -52,6 +52,12 @@ pub struct Options {
     /// What time limits are multiplied by in an emulated guest: they are meant for real processors. Results show it.
     #[arg(long, default_value_t = 4)]
     pub slower: u32,
+    /// Modules that user-mode Linux is not to find, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// More for user-mode Linux's command line.
+    #[arg(long)]
+    boot: Vec<String>,
 }
 
 /// A cable between an emulated guest and a laboratory of this machine, and files that the guest gets.
