@@ -37,6 +37,9 @@ pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools
 
 /// Looks at everything; what to print, and whether nothing is wrong.
 pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Result<(String, bool)> {
+    if !cfg!(feature = "doctor") {
+        return Err(Error::new("this build has no doctor; `status` lists what it found wrong"));
+    }
     if !capabilities::has(Capability::NetAdmin).context(|| "read the own capabilities".to_owned())? {
         return Err(Error::new("doctor needs root (or the capability CAP_NET_ADMIN) to look"));
     }
