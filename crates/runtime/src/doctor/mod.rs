@@ -24,8 +24,12 @@ use platform::Platform;
 
 pub(crate) use kernel::Kernel;
 
-/// What a running program's kernel and tools lack, a line each. `kernel` is there once tunnels were wanted.
+/// What a running program's kernel and tools lack, a line each: none in a build without the doctor. `kernel` is there once
+/// tunnels were wanted.
 pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools) -> Vec<String> {
+    if !cfg!(feature = "doctor") {
+        return Vec::new();
+    }
     let here = Platform::here();
     let mut findings = kernel.map(|kernel| kernel.findings(here, wanted)).unwrap_or_default();
     if tools.was_tried() {
@@ -38,7 +42,7 @@ pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools
 /// Looks at everything; what to print, and whether nothing is wrong.
 pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Result<(String, bool)> {
     if !cfg!(feature = "doctor") {
-        return Err(Error::new("this build has no doctor; `status` lists what it found wrong"));
+        return Err(Error::new("this build has no doctor"));
     }
     if !capabilities::has(Capability::NetAdmin).context(|| "read the own capabilities".to_owned())? {
         return Err(Error::new("doctor needs root (or the capability CAP_NET_ADMIN) to look"));
