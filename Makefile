@@ -23,12 +23,12 @@ demo: setup build
 build:
 	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
-test: setup-test check unit build interop lab-test units
+test: setup-test check unit build interop lab-test units test-packages
 
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	for features in '' cni p384 services; do \
+	for features in '' cni doctor p384 quiet services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny

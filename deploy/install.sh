@@ -10,7 +10,7 @@ usage: ./install.sh [OPTIONS]            install, or upgrade in place: tunnels k
   --prefix DIR   where the files go [/usr/local]
   --init KIND    systemd, openrc, procd, sysv, none; auto finds it out [auto]
   --user         let the service run as the user "selvedge", made if it is not there (always so with systemd)
-  --purge        uninstall: also remove configuration, keys and state
+  --purge        uninstall: also remove configuration, keys and state (but no certificate authority)
   --dry-run      only say what would be done
 
 A configuration in /etc is never touched, except by --purge. With DESTDIR=DIR in the environment the files go below
@@ -327,7 +327,13 @@ uninstall() {
         try systemctl daemon-reload
     fi
     if [ "$purge" = yes ]; then
-        run rm -rf "$dest/etc/$etc" "$dest/var/lib/$etc" "$dest/etc/default/$name" "$dest/etc/conf.d/$name"
+        run rm -rf "$dest/etc/$etc" "$dest/etc/default/$name" "$dest/etc/conf.d/$name"
+        if [ "$name" = selvedge-operator ]; then
+            # Every node of the cluster trusts the key in it, and nothing can make it again.
+            say "the cluster's certificate authority stays in $dest/var/lib/$etc"
+        else
+            run rm -rf "$dest/var/lib/$etc"
+        fi
     fi
     run rm -f "$dest$folder/install.sh" "$dest$list"
     run rmdir "$dest$folder"

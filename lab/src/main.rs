@@ -112,6 +112,9 @@ enum Verb {
         /// Run the rows of one boot on this kernel.
         #[arg(long, hide = true)]
         inside: Option<usize>,
+        /// Only the rows whose description holds this.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// The same programs on every architecture that gateways have, each in a kernel of its own under QEMU.
     Arch(arch::Options),
@@ -157,8 +160,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Test => suite::run(),
         Verb::Guest { options, arguments } => guest::run(&options, &arguments),
         Verb::Idle { options, hours, tunnels } => idle::run(&options, hours, &tunnels),
-        Verb::OddKernels { inside: None } => odd::run(),
-        Verb::OddKernels { inside: Some(boot) } => odd::run_inside(boot),
+        Verb::OddKernels { inside: None, only } => odd::run(&only),
+        Verb::OddKernels { inside: Some(boot), only } => odd::run_inside(boot, &only),
         Verb::Interop => interop::run(),
         Verb::Arch(options) => arch::run(&options),
         Verb::Pair(options) => pair::run(&options),

@@ -259,6 +259,10 @@ pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program>
         file = reachable(&node.dir, program_of(node))?;
     }
     let clock = folders.clock.as_deref().map(faked_clock).unwrap_or_default();
+    if !clock.is_empty() {
+        // The library has files of its own.
+        arguments.push("--no-landlock");
+    }
     let script = format!("{script}\nexec \"$@\"");
     let shell = ["sh", "-ec", &script, "sh"].map(OsString::from);
     let prefix: Vec<OsString> = shell.into_iter().chain(clock).collect();

@@ -222,7 +222,7 @@ def check_reload(device, here):
     device.sh("uci add_list selvedge.other.prefix=192.168.77.0/24; uci commit selvedge; reload_config")
     until("the changed sections", lambda: status(device)["config"]["generation"] == generation + 1)
     assert device.service_pid() == pid, "the agent reads the rendered file by itself"
-    assert device.sh("stat -c %a /var/run/selvedge/config.json").strip() == "600"
+    assert device.sh("stat -c %a /var/etc/selvedge/config.json").strip() == "600"
 
     device.sh("uci add_list selvedge.other.prefix=300.1.2.3/8; uci commit selvedge; reload_config")
     until("the refusal", lambda: status(device).get("uciError"))
@@ -277,7 +277,7 @@ def check_sysupgrade(device):
 
 
 def check_file_source(device):
-    text = device.sh("cat /var/run/selvedge/config.json")
+    text = device.sh("cat /var/etc/selvedge/config.json")
     device.write("/etc/selvedge/config.json", text)
     pid = device.service_pid()
     device.sh("uci set selvedge.main.source=file; uci commit selvedge; reload_config")
@@ -300,14 +300,20 @@ def check_file_source(device):
 
 def check_user(device, here):
     """The agent gives up root; files delivered by root are made readable for it at the start."""
-    device.sh("uci set selvedge.main.user=selvedge; uci set selvedge.main.source=uci; uci commit selvedge; reload_config")
+    device.sh("uci set selvedge.main.user=selvedge; uci set selvedge.main.source=uci; uci set selvedge.main.metered=1")
+    device.sh("uci commit selvedge; reload_config")
     until("the other user", lambda: device.sh(f"stat -c %U /proc/{device.service_pid()}").strip() == "selvedge")
     until("the tunnel", lambda: [p["state"] for p in status(device)["peers"]] == ["up"])
-    assert pings(here, "192.168.20.9")
+    assert pings(here, "192.168.20.9") and status(device)["peers"][0]["metered"]
+    findings = {finding["id"]: finding["level"] for finding in device.ubus("selvedge", "doctor")["findings"]}
+    assert "fail" not in findings.values(), findings
+    device.sh("service selvedge clean; service selvedge start")
+    until("the tunnel from nothing", lambda: [p["state"] for p in status(device)["peers"]] == ["up"])
+    until("a ping from LAN to LAN", lambda: pings(here, "192.168.20.9"))
     generation = status(device)["config"]["generation"]
     device.sh("uci add_list selvedge.other.prefix=192.168.78.0/24; uci commit selvedge; reload_config")
     until("the changed sections", lambda: status(device)["config"]["generation"] > generation)
-    say("user: tunnels, firewall and changed sections without root")
+    say("user: tunnels, firewall and changed sections without root; metered; the doctor finds nothing broken")
 
 
 def check_reboot(device):

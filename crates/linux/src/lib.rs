@@ -3,7 +3,7 @@
 //! anything, read configuration or keep state.
 //!
 //! Everything here blocks only as long as the kernel works on the request, except [`poll`] and the firewall tools.
-//! What can be waited for ([`UdpPort`], [`tun::Tun`], [`seqpacket`], [`netlink::Monitor`], [`watch::Watch`]) is
+//! What can be waited for ([`UdpPort`], [`tun::Tun`], [`seqpacket`], [`netlink::Monitor`], [`watch::Watch`], [`timer::Timer`]) is
 //! non-blocking and gives its descriptor by `AsRawFd`.
 
 #![allow(unsafe_code)]
@@ -27,6 +27,7 @@ pub mod seqpacket;
 mod sockaddr;
 mod sys;
 pub mod sysctl;
+pub mod timer;
 pub mod tun;
 mod udp;
 pub mod user;

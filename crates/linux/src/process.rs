@@ -121,9 +121,11 @@ fn kib_of(text: &str, label: &str) -> Option<u64> {
 
 /// Leaves the session and the parent, and marks every descriptor but the standard ones close-on-exec.
 fn detach() -> io::Result<()> {
-    // SAFETY: setsid, fork and _exit take no pointers; _exit runs no destructors.
+    // SAFETY: setsid, fork and _exit take no pointers, and no handler is installed; _exit runs no destructors.
     unsafe {
         sys::check(libc::setsid())?;
+        // `killall -HUP` means the program that reads its configuration again.
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
         if sys::check(libc::fork())? > 0 {
             libc::_exit(0);
         }

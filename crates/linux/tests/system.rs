@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::{fresh_namespace, sh};
 use selvedge_linux::poll::{Interest, poll};
+use selvedge_linux::timer::Timer;
 use selvedge_linux::watch::Watch;
 use selvedge_linux::{Family, capabilities, file, netfilter, netns, process, sysctl};
 
@@ -20,6 +21,22 @@ fn directory(name: &str) -> PathBuf {
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
     path
+}
+
+#[test]
+fn a_timer_can_be_read_once_its_time_has_come_and_not_after_it_is_set_again() {
+    let timer = Timer::new().unwrap();
+    let ready = |patience| poll(&mut [Interest::readable(&timer)], Some(patience)).unwrap() == 1;
+    assert!(!ready(Duration::ZERO));
+    for pause in [Duration::ZERO, Duration::from_millis(20)] {
+        timer.set(Some(pause)).unwrap();
+        assert!(ready(Duration::from_secs(20)));
+        timer.set(Some(Duration::from_secs(3600))).unwrap();
+        assert!(!ready(Duration::ZERO));
+    }
+    timer.set(Some(Duration::ZERO)).unwrap();
+    timer.set(None).unwrap();
+    assert!(!ready(Duration::from_millis(20)));
 }
 
 #[test]
@@ -183,7 +200,8 @@ fn detached_helper_outlives_holds_nothing_and_logs() {
     // SAFETY: takes no pointers.
     unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&leak), libc::F_SETFD, 0) };
     let script = format!(
-        "echo sid $(ps -o sid= -p $$) ppid $(ps -o ppid= -p $$) pid $$; ls -l /proc/$$/fd | grep -c null; echo x >{}",
+        "echo sid $(ps -o sid= -p $$) ppid $(ps -o ppid= -p $$) pid $$; ls -l /proc/$$/fd | grep -c null
+         sh -c 'kill -HUP $$; echo unmoved'; echo x >{}",
         fifo.display()
     );
     process::spawn_detached("/bin/sh".as_ref(), &["-c", &script], Some(&log)).unwrap();
@@ -194,6 +212,7 @@ fn detached_helper_outlives_holds_nothing_and_logs() {
     assert_ne!(words[1], own_session, "{text}");
     assert_ne!(words[3], std::process::id().to_string(), "{text}");
     assert_eq!(words[6], "1", "only standard input is /dev/null: {text}");
+    assert_eq!(words.get(7), Some(&"unmoved"), "a hangup that was meant for us ended it: {text}");
     let error = process::spawn_detached("/no/such".as_ref(), &["x"], None).unwrap_err();
     assert_eq!(error.errno(), Some(libc::ENOENT));
     fs::remove_dir_all(directory).unwrap();
@@ -243,5 +262,6 @@ fn one_rule_of_iptables_is_tried_without_a_trace() {
     netfilter::probe_rule(&tool, "filter", "-p tcp -j REJECT --reject-with tcp-reset").unwrap();
     let missing = netfilter::probe_rule(&tool, "filter", "-m no-such-match -j ACCEPT").unwrap_err();
     assert!(missing.to_string().contains("no-such-match"), "{missing}");
-    assert!(!tool.save_all(&["filter"]).unwrap().contains("SELVEDGE"), "{}", tool.save_all(&["filter"]).unwrap());
+    let saved = tool.save("filter").unwrap();
+    assert!(!saved.contains("SELVEDGE"), "{saved}");
 }

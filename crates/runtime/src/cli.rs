@@ -104,6 +104,12 @@ fn help(program: &Program) -> String {
         Some(dir) => format!("  --cni-dir DIR      where CNI networks are read [{}]\n", dir.display()),
         None => String::new(),
     };
+    let doctor = if cfg!(feature = "doctor") {
+        "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
+                     ends with 0: nothing fails, 1: something does, 2: could not look\n"
+    } else {
+        ""
+    };
     format!(
         "{name} {version}: {summary}
 
@@ -113,9 +119,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
-                     ends with 0: nothing fails, 1: something does, 2: could not look
-  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 

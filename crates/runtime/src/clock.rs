@@ -30,10 +30,6 @@ impl Clock {
         Now { mono, wall: self.known.wall(mono, system_time(), clock::is_set()) }
     }
 
-    pub(crate) fn instant(&self, mono: Duration) -> Instant {
-        self.origin + mono
-    }
-
     /// It is `wall` or later.
     pub(crate) fn learn(&mut self, wall: u64) {
         self.known.learn(self.origin.elapsed(), wall);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use selvedge_linux::link;
+use selvedge_linux::timer::Timer;
 use selvedge_linux::watch::Watch;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -61,6 +62,9 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
     let mut node = Node::new(options, exe, confinement)?;
     let mut network = link::monitor().context(|| "watch the network".to_owned())?;
     let network_fd = watch_fd(Some(network.as_fd()))?;
+    // Not the event loop's: that one wakes up on the way to look how late it is.
+    let timer = Timer::new().context(|| "wait".to_owned())?;
+    let timer_fd = watch_fd(Some(timer.as_fd()))?;
     let mut files = Files::default();
     let (mut keeper_fd, mut kernel_fd) = (None, None);
     let mut epoch = (0, false);
@@ -91,6 +95,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             kernel_fd = watch_fd(node.tunnels.as_ref().and_then(|t| t.kernel_fd()))?;
         }
         let deadline = node.poll_timeout().into_iter().chain(reload_at).min();
+        let pause = deadline.map(|at| at.saturating_sub(clock.now().mono));
+        timer.set(pause).context(|| "wait".to_owned())?;
         let [terminate, interrupt] = &mut stop[..] else { return Err(Error::new("listen to signals")) };
         let input = tokio::select! {
             biased;
@@ -102,7 +108,7 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             () = readable(&network_fd) => Input::Network,
             () = files.changed() => Input::Files,
             visitor = visitors.accept() => Input::Visitor(visitor.map(|(stream, _)| stream)),
-            () = until(&clock, deadline) => Input::Timer,
+            () = readable(&timer_fd) => Input::Timer,
         };
         let now = clock.now();
         match input {
@@ -198,13 +204,6 @@ async fn readable(fd: &Option<AsyncFd<OwnedFd>>) {
                 guard.clear_ready();
             }
         }
-    }
-}
-
-async fn until(clock: &Clock, deadline: Option<Duration>) {
-    match deadline {
-        None => std::future::pending().await,
-        Some(at) => tokio::time::sleep_until(clock.instant(at).into()).await,
     }
 }
 

@@ -54,10 +54,10 @@ pub struct Options {
     pub slower: u32,
     /// Modules that user-mode Linux is not to find, separated by commas.
     #[arg(long, value_delimiter = ',')]
-    pub without: Vec<String>,
+    without: Vec<String>,
     /// More for user-mode Linux's command line.
     #[arg(long)]
-    pub boot: Vec<String>,
+    boot: Vec<String>,
 }
 
 /// A cable between an emulated guest and a laboratory of this machine, and files that the guest gets.

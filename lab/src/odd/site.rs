@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use selvedge_linux::file;
 use serde_json::{Value, json};
 
 use super::rows::{Reach, Row};
@@ -71,6 +72,9 @@ impl Site<'_> {
             )?),
             _ => None,
         };
+        if lock.is_some() {
+            wait("the lock", PATIENCE, || file::lock_holder("/run/xtables.lock")?.context("nobody holds it"))?;
+        }
         let status = wait("the status", PATIENCE, || self.status(a).and_then(|s| self.as_expected(s)))?;
         let findings = wait("the doctor's findings", PATIENCE, || self.findings(a))?;
         if let Some(port) = port {

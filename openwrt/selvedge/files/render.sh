@@ -5,9 +5,11 @@
 # What the package adds to /etc/config/firewall.
 SELVEDGE_FIREWALL="selvedge_ike selvedge_esp selvedge_forward selvedge_ping selvedge_input"
 SELVEDGE_RUN=/var/run/selvedge
-SELVEDGE_RENDERED=$SELVEDGE_RUN/config.json
+# Root's, as the run directory may belong to the agent's own user: what root writes there could go astray.
+SELVEDGE_ETC=/var/etc/selvedge
+SELVEDGE_RENDERED=$SELVEDGE_ETC/config.json
 # Why the sections are not in force; missing if they are.
-SELVEDGE_ERROR=$SELVEDGE_RUN/uci.error
+SELVEDGE_ERROR=$SELVEDGE_ETC/error
 
 selvedge_item() {
 	json_add_string "" "$1"
@@ -28,7 +30,7 @@ selvedge_string() {
 }
 
 selvedge_peer() {
-	local enabled initiate port
+	local enabled initiate metered port
 	config_get_bool enabled "$1" enabled 1
 	[ "$enabled" = 1 ] || return 0
 	json_add_object ""
@@ -43,6 +45,8 @@ selvedge_peer() {
 	esac
 	config_get_bool initiate "$1" initiate 0
 	json_add_boolean initiate "$initiate"
+	config_get_bool metered "$1" metered 0
+	json_add_boolean metered "$metered"
 	selvedge_list "$1" prefix prefixes
 	selvedge_list "$1" node_address nodeAddresses
 	json_close_object
@@ -73,10 +77,11 @@ selvedge_render() {
 	json_cleanup
 }
 
-# selvedge_update STATE_DIR [OWNER]: brings the rendered file up to date, or leaves it and says why. The generation goes on from
-# the last good copy, so that a boot with the same sections writes nothing to flash.
+# selvedge_update STATE_DIR [OWNER]: brings the rendered file up to date, or leaves it and says why. The generation goes
+# on from the last good copy, so that a boot with the same sections writes nothing to flash.
 selvedge_update() {
 	local new="$SELVEDGE_RENDERED.new" last="$SELVEDGE_RENDERED" generation reason
+	(umask 022 && mkdir -p "$SELVEDGE_ETC")
 	[ -s "$last" ] || last="$1/config.json"
 	generation="$(jsonfilter -i "$last" -e '@.generation' 2>/dev/null)"
 	selvedge_render "${generation:-1}" >"$new"

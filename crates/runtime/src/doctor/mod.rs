@@ -24,8 +24,12 @@ use platform::Platform;
 
 pub(crate) use kernel::Kernel;
 
-/// What a running program's kernel and tools lack, a line each. `kernel` is there once tunnels were wanted.
+/// What a running program's kernel and tools lack, a line each: none in a build without the doctor. `kernel` is there once
+/// tunnels were wanted.
 pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools) -> Vec<String> {
+    if !cfg!(feature = "doctor") {
+        return Vec::new();
+    }
     let here = Platform::here();
     let mut findings = kernel.map(|kernel| kernel.findings(here, wanted)).unwrap_or_default();
     if tools.was_tried() {
@@ -37,6 +41,9 @@ pub(crate) fn lacks(kernel: Option<&Kernel>, wanted: DatapathMode, tools: &Tools
 
 /// Looks at everything; what to print, and whether nothing is wrong.
 pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Result<(String, bool)> {
+    if !cfg!(feature = "doctor") {
+        return Err(Error::new("this build has no doctor"));
+    }
     if !capabilities::has(Capability::NetAdmin).context(|| "read the own capabilities".to_owned())? {
         return Err(Error::new("doctor needs root (or the capability CAP_NET_ADMIN) to look"));
     }
@@ -71,6 +78,11 @@ fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
     if let Some(Firewall::Iptables { v4, .. }) = &chosen {
         for (table, rule, meaning, source) in &sources::RULE_PARTS {
             if let Err(why) = probe_rule(v4, table, rule) {
+                if let Some(held) = surroundings::lock() {
+                    // Somebody took it meanwhile; each rule would wait for it.
+                    findings.push(held);
+                    break;
+                }
                 let text = format!("no {}: {meaning}", source.modules);
                 let finding = Finding::new(Level::Warn, "iptables-part", text);
                 findings.push(finding.remedy(here.remedy(source)).detail(why));

@@ -90,9 +90,12 @@ pub(super) fn lock() -> Option<Finding> {
         holder = file::lock_holder("/run/xtables.lock").ok().flatten();
         holder?;
     }
-    let pid = holder.flatten()?;
-    let name = process::list().into_iter().find(|(found, _)| *found == pid).map_or(String::new(), |(_, name)| name);
-    let text = format!("the lock of iptables is held by {name} (process {pid}): no rule can be written");
+    let named = |pid: u32| process::list().into_iter().find(|(found, _)| *found == pid);
+    let holder = match holder.flatten().and_then(named) {
+        Some((pid, name)) => format!("{name} (process {pid})"),
+        None => "another program".to_owned(),
+    };
+    let text = format!("the lock of iptables is held by {holder}: no rule can be written");
     Some(Finding::new(Level::Fail, "xtables-lock", text).remedy("end that process if it hangs"))
 }
 

@@ -1,0 +1,120 @@
+//! Brings kernel, firewall and CNI folder to what the configuration and the facts of this node ask for.
+
+use std::collections::BTreeMap;
+
+use selvedge_linux::{file, sysctl};
+use selvedge_model::{FirewallBackend, NodeConfig};
+use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
+use selvedge_tunnel::Tunnels;
+use selvedge_tunnel::keeper::Mode;
+
+use super::Node;
+use crate::error::Context as _;
+use crate::firewall::Firewall;
+use crate::{Error, Result, kernel};
+
+impl Node {
+    pub(super) fn converge(&mut self, config: &NodeConfig, problems: &mut Vec<String>) {
+        if let Err(error) = self.choose_firewall(config.firewall) {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = self.kernel.refresh() {
+            problems.push(error.to_string());
+            return;
+        }
+        let mut plan = Plan::new(config, &self.facts(config));
+        self.notes = std::mem::take(&mut plan.notes);
+        match self.kernel.ensure_device(plan.device) {
+            // A new device has addresses of its own.
+            Ok(()) => problems.extend(self.kernel.refresh().err().map(|e| e.to_string())),
+            Err(error) => problems.push(error.to_string()),
+        }
+        for setting in &plan.sysctls {
+            if let Err(error) = sysctl::set(&setting.path, &setting.value.to_string()) {
+                problems.push(error.to_string());
+            }
+        }
+        match self.kernel.applied() {
+            Err(error) => problems.push(error.to_string()),
+            Ok(applied) => {
+                for step in diff(&applied, &plan) {
+                    log::debug!("{step:?}");
+                    if let Err(error) = self.kernel.step(&step) {
+                        problems.push(error.to_string());
+                    }
+                }
+            }
+        }
+        let changed = self.written.as_ref() != Some(&plan.ruleset);
+        if let Some((_, firewall)) = self.firewall.as_ref().filter(|_| changed) {
+            match firewall.apply(&plan.ruleset) {
+                Ok(changed) => {
+                    if changed {
+                        log::debug!("{} rules written", firewall.name());
+                    }
+                    self.written = Some(plan.ruleset);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
+            let written = std::fs::create_dir_all(dir).context(|| format!("create {}", dir.display())).and_then(|()| {
+                file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone())
+            });
+            match written {
+                Ok(true) => log::info!("CNI network {} written", cni.name),
+                Ok(false) => {}
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn choose_firewall(&mut self, wanted: FirewallBackend) -> Result<()> {
+        if self.firewall.as_ref().is_some_and(|(before, _)| *before == wanted) {
+            return Ok(());
+        }
+        if let Some((_, why)) = self.no_firewall.as_ref().filter(|(before, _)| *before == wanted) {
+            return Err(Error::new(why.clone()));
+        }
+        let chosen = Firewall::choose(wanted, &mut self.tools).context(|| "choose a firewall".to_owned());
+        let chosen = chosen.inspect_err(|error| self.no_firewall = Some((wanted, error.to_string())))?;
+        chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
+        self.forward_drop = Firewall::forward_drop();
+        self.firewall = Some((wanted, chosen));
+        self.written = None;
+        Ok(())
+    }
+
+    fn facts(&mut self, config: &NodeConfig) -> Facts {
+        let mut routes = BTreeMap::new();
+        for address in probes(config) {
+            if let Some(hop) = self.kernel.next_hop(address) {
+                routes.insert(address, hop);
+            }
+        }
+        let paths = self.tunnels.as_ref().map(Tunnels::paths).unwrap_or_default();
+        Facts {
+            datapath: match self.datapath {
+                Some((Mode::Kernel, _)) => Datapath::Kernel,
+                _ => Datapath::User,
+            },
+            firewall: self.firewall.as_ref().map(|(_, f)| f.backend()).unwrap_or_default(),
+            local_addresses: self.kernel.addresses(),
+            routes,
+            paths: paths
+                .into_iter()
+                .map(|p| (p.peer, Path { reqid: p.reqid, local: p.local.ip(), remote: p.remote.ip() }))
+                .collect(),
+            accept_ra: self.kernel.accept_ra(),
+            bridge_netfilter: bridge_netfilter(),
+            forward_drop: self.forward_drop,
+            ipv6_off: kernel::ipv6_off().is_some(),
+        }
+    }
+}
+
+/// Whether packets between the ports of a bridge pass the firewall, or can be made to.
+fn bridge_netfilter() -> bool {
+    const KEY: &str = "net/bridge/bridge-nf-call-iptables";
+    sysctl::get(KEY).is_ok_and(|value| value == "1") || sysctl::is_writable(KEY)
+}
