@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::error::{Context, Result};
@@ -95,7 +94,7 @@ pub fn restrict<'a>(rules: impl IntoIterator<Item = (&'a Path, Access)>, tcp: Tc
     let Some(version) = version() else { return Ok(None) };
     let ruleset = create(version, tcp).context(|| "make a Landlock ruleset")?;
     for (path, access) in rules {
-        let Ok(at) = File::options().read(true).custom_flags(libc::O_PATH).open(path) else { continue };
+        let Ok(at) = sys::open_path(path, 0) else { continue };
         allow(&ruleset, version, &at, access).context(|| format!("allow {} in Landlock", path.display()))?;
         if path.starts_with("/proc") {
             // The rule is the inode's, and there it lives only as long as somebody looks at it.

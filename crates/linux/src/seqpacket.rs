@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
@@ -57,7 +57,7 @@ impl Listener {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
             // SAFETY: takes no pointers.
             sys::check(unsafe { libc::listen(fd.as_raw_fd(), 8) })?;
-            let file = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+            let file = sys::open_path(path, libc::O_NOFOLLOW)?;
             Ok(Self { fd, path: path.to_owned(), file })
         };
         bind().context(|| format!("listen on {}", path.display()))

@@ -67,6 +67,16 @@ pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     retry(|| check_size(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) }))
 }
 
+/// Opens a file by O_PATH: to be named, not to be read. `OpenOptions` cannot: it takes access modes out of the flags, and
+/// in musl O_PATH is one.
+pub(crate) fn open_path(path: &std::path::Path, flags: libc::c_int) -> io::Result<std::fs::File> {
+    let path = c_string(path)?;
+    // SAFETY: `path` is a C string that lives until the call is over.
+    let fd = check(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC | flags) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { std::fs::File::from_raw_fd(fd) })
+}
+
 /// `text` as a C string; an inner NUL is an error.
 pub(crate) fn c_string(text: impl AsRef<std::ffi::OsStr>) -> io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;

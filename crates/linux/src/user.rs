@@ -92,8 +92,7 @@ impl User {
 
     fn take_below(&self, path: &Path, depth: u32) -> Result<()> {
         // All goes by this descriptor, because a name could be another file a moment later.
-        let flags = libc::O_PATH | libc::O_NOFOLLOW;
-        let entry = File::options().read(true).custom_flags(flags).open(path)?;
+        let entry = sys::open_path(path, libc::O_NOFOLLOW)?;
         let data = entry.metadata()?;
         if (data.uid(), data.gid()) != (self.uid, self.gid) {
             if !data.is_dir() && data.nlink() > 1 {
