@@ -36,7 +36,9 @@ impl Capture {
     pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
         let mut command = ns.command("tcpdump");
         // Immediately, so that nothing waits in a buffer; and only so much of each packet that many fit into the ring.
-        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", "16384", "-Z", "root"]);
+        // An emulated machine has less memory, and sends less.
+        let ring = if crate::pace::is_slower() { "16384" } else { "65536" };
+        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", ring, "-Z", "root"]);
         command.args(["-i", device, "-w", "-"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);

@@ -26,7 +26,7 @@ impl Timer {
         let pause = pause.map_or(Duration::ZERO, |pause| pause.max(Duration::from_nanos(1)));
         // SAFETY: zeros are valid in all of its fields, which are integers.
         let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
-        spec.it_value.tv_sec = pause.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+        spec.it_value.tv_sec = pause.as_secs().try_into().unwrap_or(i32::MAX.into());
         // Below a thousand million, which fits on every architecture.
         spec.it_value.tv_nsec = pause.subsec_nanos() as _;
         // SAFETY: `spec` is readable for the length of the call, and nothing is to be written.
