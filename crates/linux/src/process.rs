@@ -63,6 +63,14 @@ pub fn forbid_dumps() -> Result<()> {
     Ok(())
 }
 
+/// Has this process, and what it starts, use no huge pages: one of 2 MiB is more than all our memory together. A kernel
+/// without them does not know the option, which is as good.
+pub fn forbid_huge_pages() {
+    let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: this option takes integers only.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, yes, none, none, none) };
+}
+
 /// Resident memory of this process in KiB, exact also where the kernel counts per thread.
 pub fn rss() -> Result<u64> {
     for (path, label) in [("/proc/self/smaps_rollup", "Rss:"), ("/proc/self/status", "VmRSS:")] {

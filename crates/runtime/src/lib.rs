@@ -24,6 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use selvedge_linux::capabilities::{self, Capability};
+use selvedge_linux::process;
 use selvedge_tunnel::keeper;
 
 use crate::cli::{Command, Program};
@@ -35,6 +36,7 @@ pub use options::Options;
 /// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
 pub fn main(program: &Program) -> ExitCode {
     logging::init();
+    process::forbid_huge_pages();
     match cli::parse(program, std::env::args_os().skip(1)).and_then(|command| execute(program, command)) {
         Ok(code) => code,
         Err(error) => {
