@@ -15,6 +15,7 @@ help:
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
 	@echo 'make size      the same, and a table of their sizes beside the budgets'
 	@echo 'make dist      tarballs, Debian packages, images and lists of parts of all programs, in target/dist'
+	@echo 'make test-packages  what is packaged, checked as far as the registries go; part of make test'
 	@echo 'make build     the three programs and the lab, optimised, in $(BIN)'
 
 demo: setup build
