@@ -156,7 +156,7 @@ pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
 
 /// Whether the node has tunnels.
 #[cfg(feature = "api")]
-fn needs_credentials(config: &NodeConfig) -> bool {
+pub(crate) fn needs_credentials(config: &NodeConfig) -> bool {
     config.peers.iter().any(|p| p.via == Via::Tunnel)
 }
 
@@ -194,5 +194,6 @@ pub(crate) fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
 }
 
-#[cfg(all(test, feature = "api"))]
+#[cfg(test)]
+#[cfg(feature = "api")]
 mod tests;

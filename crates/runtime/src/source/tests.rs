@@ -1,6 +1,7 @@
 //! The threads of a source against stand-ins for the three APIs.
 
 mod double;
+mod encrypted;
 
 use std::fs;
 use std::future::Future as _;
