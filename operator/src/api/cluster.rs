@@ -12,6 +12,9 @@ use super::fields::{Selector, prefixes, word};
 /// Default of `spec.certificateDays`.
 pub(crate) const CERTIFICATE_DAYS: u32 = 30;
 
+/// Annotation of the own cluster.
+pub(crate) const ROTATE_CA: &str = "selvedge.dev/rotate-ca";
+
 /// A cluster: its networks, and for the own one all settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -52,6 +55,15 @@ pub(crate) struct ClusterSpec {
     /// Validity of a node's certificate; it is renewed after two thirds.
     #[serde(default = "certificate_days")]
     pub(crate) certificate_days: u32,
+    /// Nodes whose certificates count no longer, and that get none until they are taken off this list.
+    #[serde(default)]
+    pub(crate) revoked: Vec<String>,
+    /// How long delivery of credentials may take: so long everybody trusts both authorities at each step of a change.
+    #[serde(default = "rotation_grace")]
+    pub(crate) rotation_grace_seconds: u64,
+    /// The annotation [`ROTATE_CA`]: each new value asks for a new certificate authority.
+    #[serde(skip)]
+    pub(crate) rotate_ca: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -120,6 +132,10 @@ fn mask_size6() -> u8 {
 
 fn certificate_days() -> u32 {
     CERTIFICATE_DAYS
+}
+
+fn rotation_grace() -> u64 {
+    24 * 60 * 60
 }
 
 fn edge_selector() -> Selector {

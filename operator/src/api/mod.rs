@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, CommunitySpec};
-pub(crate) use fields::is_dns_label;
+pub(crate) use fields::{dns_subdomain, is_dns_label};
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
 
 /// API version of our own kinds.
@@ -112,7 +112,7 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     }
     let header: Header = typed(value)?;
     let content = match (header.api_version.as_str(), header.kind.as_str()) {
-        (API_VERSION, "Cluster") => Content::Cluster(Box::new(typed::<Custom<ClusterSpec>>(value)?.spec)),
+        (API_VERSION, "Cluster") => Content::Cluster(Box::new(cluster(value)?)),
         (API_VERSION, "Community") => Content::Community(typed::<Custom<CommunitySpec>>(value)?.spec),
         (API_VERSION, kind) => {
             return Err(FieldError::new("kind", format!("\"{kind}\" is none of Cluster, Community")));
@@ -131,6 +131,13 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     let name = header.metadata.and_then(|m| m.name).unwrap_or_default();
     fields::dns_subdomain(&name).map_err(|problem| FieldError::new("metadata.name", problem))?;
     Ok(Some(content))
+}
+
+fn cluster(value: &Value) -> Result<ClusterSpec, FieldError> {
+    let mut spec = typed::<Custom<ClusterSpec>>(value)?.spec;
+    let annotation = value.pointer("/metadata/annotations").and_then(|all| all.get(cluster::ROTATE_CA));
+    spec.rotate_ca = annotation.and_then(Value::as_str).map(str::to_owned);
+    Ok(spec)
 }
 
 #[derive(Deserialize)]

@@ -38,9 +38,21 @@ pub(crate) struct Output {
     /// Name of the own cluster.
     pub(crate) cluster: String,
     pub(crate) certificate_days: u32,
+    pub(crate) authority: AuthoritySettings,
     /// By Kubernetes node; the generation is 0.
     pub(crate) nodes: BTreeMap<String, NodeConfig>,
     pub(crate) allocations: Allocations,
+}
+
+/// What the own `Cluster` says about the certificate authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuthoritySettings {
+    /// Each new value asks for a new authority.
+    pub(crate) rotate: Option<String>,
+    /// Seconds that delivery may take while authorities change.
+    pub(crate) grace: u64,
+    /// Names in the fabric whose certificates count no longer.
+    pub(crate) revoked: BTreeSet<String>,
 }
 
 /// `cluster`: the name of the own cluster, if it must be said.
@@ -72,7 +84,13 @@ pub(crate) fn compile(state: &ClusterState, cluster: Option<&str>, memory: &Memo
     }
     problems.sort();
     let certificate_days = fabric.spec.certificate_days;
-    let output = Output { cluster: fabric.name.to_owned(), certificate_days, nodes, allocations };
+    let name = |node: &String| nodes.get(node).map_or_else(|| fabric.node_name(node), |config| config.name.clone());
+    let authority = AuthoritySettings {
+        rotate: fabric.spec.rotate_ca.clone(),
+        grace: fabric.spec.rotation_grace_seconds,
+        revoked: fabric.spec.revoked.iter().map(name).collect(),
+    };
+    let output = Output { cluster: fabric.name.to_owned(), certificate_days, authority, nodes, allocations };
     Compiled { output: Some(output), problems }
 }
 

@@ -5,12 +5,14 @@
 //! OUT/<node>/tls/                   credentials, see `credentials`
 //! OUT/status.json                   nodes and problems, for people and scripts
 //! OUT/.state/allocations.json       who has which pod network
-//! OUT/.state/ca.{crt,key}           the certificate authority
+//! OUT/.state/ca.{crt,key}           the certificate authority, and what else it must remember, see `Authorities`
+//! OUT/.state/issued.json            certificates that have not ended
 //! OUT/.state/lock                   held while an operator works here
 //! ```
 
 mod atomic;
 mod credentials;
+mod folder;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -20,10 +22,13 @@ use std::time::SystemTime;
 
 use selvedge_model::{DatapathMode, FirewallBackend, LocalSide, NodeConfig, Role, Services};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::authority::{Authority, Credentials};
+use crate::authority::{Authorities, Credentials};
 use crate::core::Allocations;
+use crate::core::issued::Issued;
+use folder::Content;
 
 /// The output directory, for this process alone.
 pub(crate) struct Store {
@@ -109,8 +114,7 @@ impl Store {
     pub(crate) fn write_credentials(&self, node: &str, credentials: &Credentials, now: SystemTime) -> Result<()> {
         self.make_node_directory(node)?;
         let path = self.root.join(node).join("tls");
-        let version = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        credentials::write(&path, credentials, &version.to_string()).at(&path)
+        credentials::write(&path, credentials, &version(now)).at(&path)
     }
 
     /// Removes what this program wrote for a node, and the folder unless somebody put something else there.
@@ -136,36 +140,50 @@ impl Store {
 
     /// Empty if there are none yet. A file that cannot be read is an error: to go on would give networks twice.
     pub(crate) fn allocations(&self) -> Result<Allocations> {
-        let path = self.allocations_path();
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).at(&path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Allocations::default()),
-            Err(e) => Err(e).at(&path),
-        }
+        read_json(&self.allocations_path())
     }
 
     pub(crate) fn write_allocations(&self, allocations: &Allocations) -> Result<()> {
         write_json(&self.allocations_path(), allocations, 0o600)
     }
 
-    /// The authority kept here, or a new one if there is neither key nor certificate. `true` if it is new.
-    pub(crate) fn authority(&self, cluster: &str, now: SystemTime) -> Result<(Authority, bool)> {
+    /// Empty if there are none yet. A file that cannot be read is an error: to go on would forget what is to be revoked.
+    pub(crate) fn issued(&self) -> Result<Issued> {
+        read_json(&self.state_path("issued.json"))
+    }
+
+    pub(crate) fn write_issued(&self, issued: &Issued) -> Result<()> {
+        write_json(&self.state_path("issued.json"), issued, 0o600)
+    }
+
+    /// The authorities kept here; `None` if there is neither key nor certificate.
+    pub(crate) fn authorities(&self) -> Result<Option<Authorities>> {
         let state = self.root.join(".state");
-        let (path, key_path) = (state.join("ca.crt"), state.join("ca.key"));
-        if path.exists() || key_path.exists() {
-            let pem = fs::read_to_string(&path).at(&path)?;
-            let key = fs::read_to_string(&key_path).at(&key_path)?;
-            return Ok((Authority::load(&pem, &key).at(&state)?, false));
+        let mut kept = BTreeMap::new();
+        for name in Authorities::FILES {
+            let path = state.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => drop(kept.insert(name.to_owned(), text)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at(&path),
+            }
         }
-        let (authority, key) = Authority::create(cluster, now).at(&state)?;
-        // The certificate comes last: a key alone is noticed at the next start.
-        atomic::replace(&key_path, key.as_bytes(), 0o600).at(&key_path)?;
-        atomic::replace(&path, authority.pem().as_bytes(), 0o600).at(&path)?;
-        Ok((authority, true))
+        if Authorities::are_kept(&kept) { Authorities::load(&kept).map(Some).at(&state) } else { Ok(None) }
+    }
+
+    pub(crate) fn write_authorities(&self, authorities: &Authorities, now: SystemTime) -> Result<()> {
+        let state = self.root.join(".state");
+        let kept = authorities.keep().at(&state)?;
+        let files = kept.iter().map(|(name, text)| (name.as_str(), Content { text, mode: 0o600 })).collect();
+        folder::write(&state, &files, &version(now)).at(&state)
+    }
+
+    fn state_path(&self, name: &str) -> PathBuf {
+        self.root.join(".state").join(name)
     }
 
     fn allocations_path(&self) -> PathBuf {
-        self.root.join(".state/allocations.json")
+        self.state_path("allocations.json")
     }
 
     fn config_path(&self, node: &str) -> PathBuf {
@@ -196,6 +214,19 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         firewall: FirewallBackend::default(),
         metered: false,
     })
+}
+
+/// A name for what is written now.
+fn version(now: SystemTime) -> String {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).at(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(e) => Err(e).at(path),
+    }
 }
 
 fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> Result<()> {
