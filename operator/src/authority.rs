@@ -31,6 +31,7 @@ pub(crate) struct Authority {
     pem: String,
     key: String,
     der: Vec<u8>,
+    subject: Vec<u8>,
     validity: Validity,
 }
 
@@ -97,17 +98,17 @@ impl Authority {
 
     pub(crate) fn load(pem: &str, key: &str) -> Result<Authority> {
         let pair = KeyPair::from_pem(key).map_err(|e| AuthorityError(format!("the authority's key: {e}")))?;
-        let (validity, der) = with_certificate(pem, |certificate| {
+        let (validity, der, subject) = with_certificate(pem, |certificate| {
             if !certificate.is_ca() {
                 return error("the authority's certificate is not one of an authority");
             }
             if certificate.public_key().subject_public_key.data != pair.der_bytes() {
                 return error("the authority's key does not belong to its certificate");
             }
-            Ok((validity(certificate), certificate.as_raw().to_vec()))
+            Ok((validity(certificate), certificate.as_raw().to_vec(), certificate.subject().as_raw().to_vec()))
         })?;
         let issuer = Issuer::from_ca_cert_pem(pem, pair)?;
-        Ok(Authority { issuer, pem: pem.to_owned(), key: key.to_owned(), der, validity })
+        Ok(Authority { issuer, pem: pem.to_owned(), key: key.to_owned(), der, subject, validity })
     }
 
     /// The authority's certificate.
@@ -120,15 +121,16 @@ impl Authority {
         &self.der
     }
 
+    /// Whether a certificate that was verified, in DER, names this authority as its issuer.
+    pub(crate) fn is_issuer_of(&self, certificate: &[u8]) -> bool {
+        X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.issuer().as_raw() == self.subject)
+    }
+
     /// The authority's key, PKCS #8 in PEM.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// SHA-256 of the certificate in DER, by which it is known to somebody who has nothing else.
-    pub(crate) fn fingerprint(&self) -> String {
-        hex(digest(&SHA256, &self.der).as_ref())
-    }
 
     pub(crate) fn not_after(&self) -> SystemTime {
         self.validity.not_after
@@ -232,6 +234,11 @@ pub(crate) fn bearer(der: &[u8]) -> Option<(String, Serial)> {
 /// The serial number of a certificate in PEM.
 fn serial(certificate: &str) -> Option<Serial> {
     with_certificate(certificate, |certificate| Ok(Serial::read(certificate.raw_serial()))).ok().flatten()
+}
+
+/// SHA-256 of the first certificate of a PEM text, in DER: by this it is known to somebody who has nothing else.
+pub(crate) fn fingerprint(pem: &str) -> Result<String> {
+    with_certificate(pem, |certificate| Ok(hex(digest(&SHA256, certificate.as_raw()).as_ref())))
 }
 
 /// Lower-case hexadecimal digits.

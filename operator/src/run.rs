@@ -1,7 +1,9 @@
 //! One pass: what the manifests say now is compiled, and the output directory made to agree with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,9 +18,10 @@ use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
-use crate::core::rotation::Step;
+use crate::core::rotation::{Phase, Step};
 use crate::core::{ClusterState, Memory, Output, Problem, Severity, compile, number};
 use crate::index::Index;
+use crate::server::{self, Common, Entry, Metrics, Server};
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
 
@@ -36,7 +39,9 @@ pub(crate) struct Operator {
     index: Index,
     /// Name of the own cluster if it must be said.
     cluster: Option<String>,
-    store: Store,
+    store: Arc<Store>,
+    /// Where devices ask for themselves.
+    server: Option<Arc<Server<Arc<Store>>>>,
     /// Problems already told; `None` before the first pass.
     told: Option<BTreeSet<Problem>>,
 }
@@ -51,7 +56,17 @@ pub(crate) struct Outcome {
 
 impl Operator {
     pub(crate) fn new(manifests: &Path, store: Store, cluster: Option<String>) -> Self {
-        Operator { index: Index::new(manifests), cluster, store, told: None }
+        let store = Arc::new(store);
+        Operator { index: Index::new(manifests), cluster, store, server: None, told: None }
+    }
+
+    /// Answers devices on this address, too.
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> Result<(), std::io::Error> {
+        let server = Server::new(Arc::clone(&self.store), Metrics::default());
+        let bound = server::spawn(Arc::clone(&server), address)?;
+        info!("devices are answered on {bound}");
+        self.server = Some(server);
+        Ok(())
     }
 
     /// Reads the manifests, makes the output, done.
@@ -127,11 +142,12 @@ impl Operator {
         // Before any configuration carries them: a crash between must not give a network twice.
         self.store.write_allocations(&output.allocations)?;
         let mut authorities = self.authorities(&output, now)?;
-        let mut issued = self.store.issued()?;
+        let mut issued = self.store.change_issued(|issued| {
+            if usable {
+                issued.revoke(&output.authority.revoked, seconds(now));
+            }
+        })?;
         if usable {
-            issued.revoke(&output.authority.revoked, seconds(now));
-            // What is revoked is on record before anybody is told, else a certificate might be forgotten on the list.
-            self.store.write_issued(&issued)?;
             let failed = |e| StoreError::new(".state", e);
             if authorities.revoke(issued.revoked(), now).map_err(failed)? {
                 self.store.write_authorities(&authorities, now)?;
@@ -164,8 +180,13 @@ impl Operator {
                 }
             }
         }
-        self.store.write_issued(&issued)?;
+        issued = self.store.change_issued(|known| known.merge(&issued))?;
         if usable {
+            if let Some(server) = &self.server {
+                let devices = server.everybody(issued.devices(seconds(now)));
+                everybody.trusted &= devices.trusted;
+                everybody.replaced &= devices.replaced;
+            }
             let next = self.rotate(&mut authorities, &output, &everybody, now)?;
             wake = next.map_or(wake, |next| wake.min(next));
         }
@@ -188,6 +209,16 @@ impl Operator {
             }
         }
         let nodes = if usable { nodes } else { previous };
+        if let Some(server) = self.server.as_ref().filter(|_| usable) {
+            let common =
+                Common { authorities, days: output.certificate_days, revoked: output.authority.revoked.clone() };
+            let entry = |config: &NodeConfig| {
+                let text = serde_json::to_string(config).map_err(|e| StoreError::new(&config.node, e))?;
+                Ok((config.name.clone(), Entry { node: config.node.clone(), config: text }))
+            };
+            let entries = nodes.values().map(entry).collect::<Result<_, StoreError>>()?;
+            server.publish(common, entries, now).map_err(|e| StoreError::new(".state", e))?;
+        }
         self.store.write_status(&Status::new(&output.cluster, &nodes, &certificates, &problems))?;
         if usable && (news || changes > 0 || !gone.is_empty()) {
             info!("{}: {} nodes, {changes} changed", output.cluster, nodes.len());
@@ -231,6 +262,10 @@ impl Operator {
             Some(Step::Introduce) => info!("a new certificate authority is introduced"),
             Some(Step::Activate) => info!("the new certificate authority signs from now on"),
             Some(Step::Retire) => info!("the previous certificate authority is trusted no longer"),
+            // Devices are seen at any time.
+            None if authorities.phase() != Phase::Steady => {
+                return Ok(Some(wake.map_or(now + RETRY, |wake| wake.min(now + RETRY))));
+            }
             None => return Ok(wake),
         }
         // Everybody is to have what the step brought.

@@ -3,13 +3,15 @@
 //! ```text
 //! POST /v1/enroll   {"node", "secret", "csr"}   the first certificate, by a one-time token
 //! POST /v1/renew    {"csr"}                     the next one, for the name of the one presented
-//! GET  /v1/config   NodeConfig of that name; with If-None-Match it waits for a change
+//! GET  /v1/config   NodeConfig of that name; with If-None-Match it waits for a change. The header Selvedge-Trust says
+//!                   which version of /v1/trust there is, in a request which one the device has
 //! GET  /v1/trust    certificates of the authorities and their revocation lists, in PEM
 //! ```
 //!
 //! A certificate speaks for its own name and nothing else: no request says whom it is about. Decides nothing about
 //! nodes: what it gives is published to it.
 
+mod directory;
 mod feed;
 mod limits;
 mod metrics;
@@ -32,7 +34,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::authority::{Authorities, AuthorityError, Certificate, bearer};
+use crate::authority::{Authorities, AuthorityError, Certificate, Everybody, bearer};
 use crate::core::issued::Serial;
 use feed::Feed;
 use limits::{Attempts, Slot, Slots};
@@ -89,6 +91,7 @@ pub(crate) struct Server<R> {
     common: RwLock<Option<Published>>,
     slots: Slots,
     attempts: Mutex<Attempts>,
+    seen: Mutex<BTreeMap<String, Seen>>,
     metrics: Metrics,
 }
 
@@ -109,6 +112,15 @@ struct Caller {
     address: SocketAddr,
     /// The name of its certificate.
     name: Option<(String, Serial)>,
+    /// The certificate itself.
+    certificate: Arc<[u8]>,
+}
+
+/// What a device was seen to have.
+struct Seen {
+    /// It trusts the authorities of this version.
+    trust: String,
+    certificate: Arc<[u8]>,
 }
 
 impl<R: Registrar> Server<R> {
@@ -119,6 +131,7 @@ impl<R: Registrar> Server<R> {
             common: RwLock::default(),
             slots: Slots::default(),
             attempts: Mutex::default(),
+            seen: Mutex::default(),
             metrics,
         })
     }
@@ -143,8 +156,24 @@ impl<R: Registrar> Server<R> {
             trust_tag: tag.into(),
             identity,
         });
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| nodes.contains_key(name));
         self.feed.publish(nodes, tag);
         Ok(())
+    }
+
+    /// What all these devices have, as far as they have been seen since the start of the operator.
+    pub(crate) fn everybody<'a>(&self, devices: impl Iterator<Item = &'a String>) -> Everybody {
+        let nobody = Everybody { trusted: false, replaced: false };
+        let Some(published) = self.published() else { return nobody };
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let signing = published.common.authorities.signing();
+        devices.fold(Everybody { trusted: true, replaced: true }, |all, name| {
+            let Some(seen) = seen.get(name) else { return nobody };
+            Everybody {
+                trusted: all.trusted && *seen.trust == *published.trust_tag,
+                replaced: all.replaced && signing.is_issuer_of(&seen.certificate),
+            }
+        })
     }
 
     fn published(&self) -> Option<Published> {
@@ -196,11 +225,13 @@ impl<R: Registrar> Server<R> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.published()?.identity.config));
         let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await.ok()?.ok()?;
         let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
-            return Some((stream, Caller { address, name: None }, stranger));
+            let caller = Caller { address, name: None, certificate: Arc::default() };
+            return Some((stream, caller, stranger));
         };
         let name = bearer(certificate)?;
         let slot = self.slots.node(&name.0)?;
-        Some((stream, Caller { address, name: Some(name) }, slot))
+        let certificate = certificate.to_vec().into();
+        Some((stream, Caller { address, name: Some(name), certificate }, slot))
     }
 }
 

@@ -160,7 +160,7 @@ impl Authorities {
     pub(crate) fn revoke(&mut self, revoked: Vec<(Serial, u64)>, now: SystemTime) -> Result<bool> {
         let signers: Vec<String> = match revoked[..] {
             [] => Vec::new(),
-            _ => self.trusted().map(Authority::fingerprint).collect(),
+            _ => self.trusted().map(|authority| super::fingerprint(authority.pem())).collect::<Result<_>>()?,
         };
         if (&self.notes.revoked, &self.notes.signers) == (&revoked, &signers) {
             return Ok(false);
@@ -192,7 +192,7 @@ impl Authorities {
             None => "made".to_owned(),
         };
         let (certificate, key) = self.signing.issue(name, now, days)?;
-        issued.record(name, certificate.serial, seconds(certificate.validity.not_after));
+        issued.record(name, certificate.serial, seconds(certificate.validity.not_after), false);
         let fresh = Credentials { ca: self.bundle(), certificate: certificate.pem, key, crl: self.crl.clone() };
         Ok(Upkeep { validity: certificate.validity, fresh: Some((fresh, reason)) })
     }
@@ -212,7 +212,7 @@ impl Authorities {
             if issued.is_revoked(name, &serial) {
                 return error("the certificate was revoked");
             }
-            issued.record(name, serial, seconds(validity.not_after));
+            issued.record(name, serial, seconds(validity.not_after), false);
         }
         Ok(validity)
     }

@@ -53,9 +53,17 @@ impl<'de> Deserialize<'de> for Serial {
 pub(crate) struct Entry {
     /// Its end, in seconds since 1970.
     pub(crate) until: u64,
+    /// Its key is the device's own: the operator sees only now and then what the device has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) device: bool,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revoked: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The certificates that have not ended, by the name they were issued to.
@@ -65,8 +73,25 @@ pub(crate) struct Issued(BTreeMap<String, BTreeMap<Serial, Entry>>);
 
 impl Issued {
     /// Remembers a certificate that ends at `until`.
-    pub(crate) fn record(&mut self, name: &str, serial: Serial, until: u64) {
-        self.0.entry(name.to_owned()).or_default().entry(serial).or_insert(Entry { until, revoked: None });
+    pub(crate) fn record(&mut self, name: &str, serial: Serial, until: u64, device: bool) {
+        self.0.entry(name.to_owned()).or_default().entry(serial).or_insert(Entry { until, device, revoked: None });
+    }
+
+    /// Takes over what another one knows.
+    pub(crate) fn merge(&mut self, other: &Issued) {
+        for (name, certificates) in &other.0 {
+            let known = self.0.entry(name.clone()).or_default();
+            for (serial, entry) in certificates {
+                let known = known.entry(*serial).or_insert(*entry);
+                known.revoked = known.revoked.or(entry.revoked);
+            }
+        }
+    }
+
+    /// The names of devices that hold a good certificate.
+    pub(crate) fn devices(&self, now: u64) -> impl Iterator<Item = &String> {
+        let good = move |entry: &Entry| entry.device && entry.revoked.is_none() && entry.until > now;
+        self.0.iter().filter(move |(_, certificates)| certificates.values().any(good)).map(|(name, _)| name)
     }
 
     /// Revokes all there is of these names, and forgets what has ended. Whoever is no longer among the names gets good
@@ -109,9 +134,9 @@ mod tests {
     #[test]
     fn all_certificates_of_a_name_are_revoked_until_they_end() {
         let mut issued = Issued::default();
-        issued.record("c.a", serial(1), 100);
-        issued.record("c.a", serial(2), 200);
-        issued.record("c.b", serial(3), 200);
+        issued.record("c.a", serial(1), 100, false);
+        issued.record("c.a", serial(2), 200, false);
+        issued.record("c.b", serial(3), 200, false);
         issued.revoke(&names(&["c.a"]), 50);
         assert_eq!(issued.revoked(), [(serial(1), 50), (serial(2), 50)]);
         assert!(issued.is_revoked("c.a", &serial(1)));
@@ -120,16 +145,38 @@ mod tests {
         assert_eq!(issued.revoked(), [(serial(1), 50), (serial(2), 50)], "since when does not change");
         issued.revoke(&names(&[]), 100);
         assert_eq!(issued.revoked(), [(serial(2), 50)], "what is revoked stays so");
-        issued.record("c.a", serial(4), 300);
+        issued.record("c.a", serial(4), 300, false);
         assert!(!issued.is_revoked("c.a", &serial(4)));
         issued.revoke(&names(&[]), 200);
         assert_eq!(serde_json::to_string(&issued).unwrap().matches("until").count(), 1);
     }
 
     #[test]
+    fn devices_are_those_with_a_good_certificate() {
+        let mut issued = Issued::default();
+        issued.record("c.a", serial(1), 100, true);
+        issued.record("c.b", serial(2), 100, false);
+        issued.record("c.c", serial(3), 100, true);
+        issued.revoke(&names(&["c.c"]), 50);
+        assert_eq!(issued.devices(99).collect::<Vec<_>>(), ["c.a"]);
+        assert_eq!(issued.devices(100).count(), 0);
+    }
+
+    #[test]
+    fn what_two_know_is_known_together() {
+        let (mut one, mut two) = (Issued::default(), Issued::default());
+        one.record("c.a", serial(1), 100, true);
+        two.merge(&one);
+        two.record("c.a", serial(2), 100, false);
+        one.revoke(&names(&["c.a"]), 50);
+        two.merge(&one);
+        assert!(two.is_revoked("c.a", &serial(1)) && !two.is_revoked("c.a", &serial(2)));
+    }
+
+    #[test]
     fn what_is_written_is_read_again() {
         let mut issued = Issued::default();
-        issued.record("c.a", serial(1), 100);
+        issued.record("c.a", serial(1), 100, false);
         issued.revoke(&names(&["c.a"]), 50);
         let text = serde_json::to_string(&issued).unwrap();
         assert_eq!(text, r#"{"c.a":{"41010101010101010101010101010101":{"until":100,"revoked":50}}}"#);

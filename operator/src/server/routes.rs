@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::token::hash;
-use super::{Caller, Published, Registrar, Server};
+use super::{Caller, Published, Registrar, Seen, Server};
 use crate::authority::{MAX_REQUEST, random, requested_key, seconds};
 
 /// Bytes of a request's body.
@@ -150,6 +150,11 @@ async fn config<R: Registrar>(
 ) -> Answer {
     let (_, name) = authorised(&server, &caller)?;
     let mut watch = server.feed.watch(&name).ok_or_else(|| unknown(&server))?;
+    if let Some(trust) = headers.get(TRUST).and_then(|trust| trust.to_str().ok()) {
+        let trust = trust.chars().take(64).collect();
+        let mut seen = server.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(name.clone(), Seen { trust, certificate: Arc::clone(&caller.certificate) });
+    }
     if let Some(known) = headers.get(IF_NONE_MATCH) {
         let spread = random::<2>().map_or(0, |n| u32::from(u16::from_be_bytes(n)));
         let wait = WAIT + SPREAD * spread / u32::from(u16::MAX);

@@ -35,7 +35,7 @@ impl Registrar for Arc<Memory> {
 
     async fn record(&self, name: &str, certificate: &Certificate) -> Result<(), RegistrarError> {
         let mut issued = self.issued.lock().unwrap();
-        issued.record(name, certificate.serial, seconds(certificate.validity.not_after));
+        issued.record(name, certificate.serial, seconds(certificate.validity.not_after), true);
         Ok(())
     }
 }
@@ -258,6 +258,37 @@ fn a_new_authority_ends_every_wait_and_is_told() {
     assert_eq!(trust.body, bench.authorities.bundle());
     assert_eq!(trust.body.matches("BEGIN CERTIFICATE").count(), 2);
     assert_eq!(trust.header("selvedge-trust"), after.header("selvedge-trust"));
+}
+
+#[test]
+fn devices_are_waited_for_until_they_have_been_seen_with_everything() {
+    let mut bench = Bench::new();
+    let names = ["beijing.edge-1".to_owned(), "beijing.edge-2".to_owned()];
+    let everybody = |bench: &Bench| {
+        let all = bench.server.everybody(names.iter());
+        (all.trusted, all.replaced)
+    };
+    let says = |bench: &Bench, identity: &Identity, trust: &str| {
+        bench.get(Some(identity), "/v1/config", &format!("Selvedge-Trust: {trust}\r\n")).header("selvedge-trust").unwrap()
+    };
+    let (one, two) = (bench.identity("beijing.edge-1"), bench.identity("beijing.edge-2"));
+    let trust = says(&bench, &one, "none");
+    says(&bench, &one, &trust);
+    assert_eq!(everybody(&bench), (false, false), "one has not been seen");
+    says(&bench, &two, "older");
+    assert_eq!(everybody(&bench), (false, true));
+    says(&bench, &two, &trust);
+    assert_eq!(everybody(&bench), (true, true));
+    let all = Everybody { trusted: true, replaced: true };
+    for _ in 0..2 {
+        bench.authorities.advance("beijing", Some("x"), 0, &all, SystemTime::now()).unwrap();
+    }
+    bench.publish(&[("edge-1", "one"), ("edge-2", "two")], &[]);
+    assert_eq!(everybody(&bench), (false, false), "both have certificates of the previous authority");
+    let (one, two) = (bench.identity("beijing.edge-1"), bench.identity("beijing.edge-2"));
+    let trust = says(&bench, &one, "none");
+    says(&bench, &two, &trust);
+    assert_eq!(everybody(&bench), (false, true));
 }
 
 #[test]

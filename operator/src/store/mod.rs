@@ -7,6 +7,7 @@
 //! OUT/.state/allocations.json       who has which pod network
 //! OUT/.state/ca.{crt,key}           the certificate authority, and what else it must remember, see `Authorities`
 //! OUT/.state/issued.json            certificates that have not ended
+//! OUT/.state/tokens/<node>.json     what is kept of one-time tokens
 //! OUT/.state/lock                   held while an operator works here
 //! ```
 
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use selvedge_model::{DatapathMode, FirewallBackend, LocalSide, NodeConfig, Role, Services};
@@ -28,12 +30,15 @@ use serde_json::Value;
 use crate::authority::{Authorities, Credentials};
 use crate::core::Allocations;
 use crate::core::issued::Issued;
+use crate::server::{Record, Verdict};
 use folder::Content;
 
 /// The output directory, for this process alone.
 pub(crate) struct Store {
     root: PathBuf,
     _lock: File,
+    /// Held while tokens or issued certificates are changed.
+    changing: Mutex<()>,
 }
 
 /// An error with the path it is about.
@@ -78,7 +83,7 @@ impl Store {
         let path = state.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).at(&path)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Store { root: root.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Store { root: root.to_owned(), _lock: lock, changing: Mutex::default() }),
             Err(TryLockError::WouldBlock) => Err("another selvedge-operator works here").at(root),
             Err(TryLockError::Error(e)) => Err(e).at(&path),
         }
@@ -148,12 +153,29 @@ impl Store {
     }
 
     /// Empty if there are none yet. A file that cannot be read is an error: to go on would forget what is to be revoked.
-    pub(crate) fn issued(&self) -> Result<Issued> {
-        read_json(&self.state_path("issued.json"))
+    pub(crate) fn change_issued(&self, change: impl FnOnce(&mut Issued)) -> Result<Issued> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.state_path("issued.json");
+        let mut issued = read_json(&path)?;
+        change(&mut issued);
+        write_json(&path, &issued, 0o600)?;
+        Ok(issued)
     }
 
-    pub(crate) fn write_issued(&self, issued: &Issued) -> Result<()> {
-        write_json(&self.state_path("issued.json"), issued, 0o600)
+    /// Lets the token of a node be judged. The record that comes of it, if any, is written before anybody else looks.
+    pub(crate) fn change_token(&self, node: &str, judge: impl FnOnce(&Record) -> Verdict) -> Result<bool> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = token_path(&self.root, node);
+        let record: Record = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).at(&path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e).at(&path),
+        };
+        match judge(&record) {
+            Verdict::Spend(spent) => write_json(&path, &spent, 0o600).map(|()| true),
+            Verdict::Repeat => Ok(true),
+            Verdict::Refuse => Ok(false),
+        }
     }
 
     /// The authorities kept here; `None` if there is neither key nor certificate.
@@ -214,6 +236,19 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         firewall: FirewallBackend::default(),
         metered: false,
     })
+}
+
+/// Keeps a token in an output directory, whether an operator works there or not. It replaces an earlier one.
+pub(crate) fn write_token(root: &Path, node: &str, record: &Record) -> Result<()> {
+    let path = token_path(root, node);
+    if let Some(tokens) = path.parent() {
+        atomic::directory(tokens, 0o700).at(tokens)?;
+    }
+    write_json(&path, record, 0o600)
+}
+
+fn token_path(root: &Path, node: &str) -> PathBuf {
+    root.join(".state/tokens").join(format!("{node}.json"))
 }
 
 /// A name for what is written now.
