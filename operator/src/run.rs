@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use log::{error, info, warn};
-use selvedge_model::{NodeConfig, Role};
+use selvedge_model::{NodeConfig, Role, ServiceSource};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,8 +19,8 @@ use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
 use crate::core::rotation::{Phase, Step};
-use crate::core::{ClusterState, Memory, Output, Problem, Severity, compile, number};
-use crate::index::Index;
+use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
+use crate::index::Directory;
 use crate::server::{self, Common, Entry, Metrics, Server};
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
@@ -36,9 +36,8 @@ const AUTHORITY_NOTICE: Duration = Duration::from_secs(182 * DAY);
 
 /// The operator of one output directory.
 pub(crate) struct Operator {
-    index: Index,
-    /// Name of the own cluster if it must be said.
-    cluster: Option<String>,
+    index: Directory,
+    options: Options,
     store: Arc<Store>,
     /// Where devices ask for themselves.
     server: Option<Arc<Server<Arc<Store>>>>,
@@ -57,7 +56,7 @@ pub(crate) struct Outcome {
 impl Operator {
     pub(crate) fn new(manifests: &Path, store: Store, cluster: Option<String>) -> Self {
         let store = Arc::new(store);
-        Operator { index: Index::new(manifests), cluster, store, server: None, told: None }
+        Operator { index: Directory::new(manifests), options: options(cluster), store, server: None, told: None }
     }
 
     /// Answers devices on this address, too.
@@ -126,7 +125,7 @@ impl Operator {
             incumbents: previous.keys().cloned().collect(),
             complete: self.index.is_complete(),
         };
-        let compiled = compile(&state, self.cluster.as_deref(), &memory);
+        let compiled = compile(&state, &self.options, &memory);
         problems.extend(compiled.problems);
         let usable = compiled.output.is_some();
         let output = compiled.output.unwrap_or_else(|| Output {
@@ -166,7 +165,10 @@ impl Operator {
         let mut certificates = BTreeMap::new();
         let mut everybody = Everybody { trusted: true, replaced: true };
         for (node, name) in names {
-            if output.authority.revoked.contains(name) {
+            // The keys of outposts are their own, where they can enrol.
+            let enrols = self.server.is_some()
+                && state.nodes.get(node).is_some_and(|object| object.value.outpost.is_some());
+            if enrols || output.authority.revoked.contains(name) {
                 continue;
             }
             match self.credentials(&authorities, &mut issued, node, name, output.certificate_days, now) {
@@ -314,6 +316,11 @@ impl Operator {
     }
 }
 
+/// There is no API beside a directory from which nodes could know the Services.
+fn options(cluster: Option<String>) -> Options {
+    Options { cluster, services: ServiceSource::Config }
+}
+
 /// Looks for a directory that is gone, but not longer than this.
 fn search(manifests: &Path, patience: Duration) -> Option<Watch> {
     let end = Instant::now() + patience;
@@ -331,12 +338,12 @@ fn search(manifests: &Path, patience: Duration) -> Option<Watch> {
 /// Reads and compiles, writes nothing: the configurations and all problems.
 pub(crate) fn check(
     manifests: &Path,
-    cluster: Option<&str>,
+    cluster: Option<String>,
 ) -> Result<(BTreeMap<String, NodeConfig>, Vec<Problem>), std::io::Error> {
-    let mut index = Index::new(manifests);
+    let mut index = Directory::new(manifests);
     index.scan()?;
     let (state, mut problems) = index.state();
-    let compiled = compile(&state, cluster, &Memory { complete: true, ..Memory::default() });
+    let compiled = compile(&state, &options(cluster), &Memory { complete: true, ..Memory::default() });
     problems.extend(compiled.problems);
     problems.sort();
     Ok((compiled.output.map(|output| output.nodes).unwrap_or_default(), problems))

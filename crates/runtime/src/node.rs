@@ -19,6 +19,8 @@ use crate::firewall::{Firewall, Tools};
 use crate::kernel::Kernel;
 use crate::source::{self, Loaded};
 use crate::{Error, Options, Result};
+#[cfg(feature = "api")]
+use crate::{options::SourceKind, source::desk::Desk};
 
 /// Pause after a step failed; it doubles up to the cap.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -29,6 +31,8 @@ const REASSERT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Node {
     pub(crate) options: Options,
+    #[cfg(feature = "api")]
+    pub(crate) desk: Desk,
     program: PathBuf,
     /// What this program may still do, in words.
     pub(crate) confinement: String,
@@ -69,6 +73,8 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(options: Options, program: PathBuf, confinement: String) -> Result<Self> {
         Ok(Node {
+            #[cfg(feature = "api")]
+            desk: source::start(&options)?,
             options,
             program,
             confinement,
@@ -142,7 +148,14 @@ impl Node {
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
     pub(crate) fn load(&mut self, now: Now) {
-        match source::delivered(&self.options) {
+        #[cfg(not(feature = "api"))]
+        let delivered = source::delivered(&self.options);
+        #[cfg(feature = "api")]
+        let delivered = match self.options.source.kind {
+            SourceKind::File => source::delivered(&self.options),
+            _ => self.desk.delivered(),
+        };
+        match delivered {
             Ok(loaded) => self.take(now, loaded),
             Err(error) => {
                 let text = error.to_string();
