@@ -30,7 +30,7 @@ pub use flavour::{Flavour, Pace};
 pub use lines::Lines;
 pub use list::{ListHead, ListReader};
 pub use object::{Key, Meta, Object};
-pub use one::{Found, One};
+pub use one::{Found, One, is_online};
 pub use owned::{ConfigMap, Secret};
 pub use service::{Port, Service};
 pub use store::{Believed, Listing, Store};

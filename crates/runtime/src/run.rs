@@ -123,6 +123,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
                 if files.drain() {
                     reload_at = Some(now.mono + SETTLE);
                 }
+                #[cfg(feature = "api")]
+                node.handle_desk(now);
             }
             Input::Keeper => node.handle_keeper(now),
             Input::KernelIpsec => node.handle_kernel(now),
@@ -145,6 +147,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             Input::Timer => node.handle_timeout(now),
         }
     }
+    #[cfg(feature = "api")]
+    node.put_away(clock.now());
     let _ = fs::remove_file(node.options.status_socket());
     Ok(())
 }

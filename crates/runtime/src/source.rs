@@ -1,9 +1,17 @@
 //! Where the configuration comes from: a file or an API, and behind it the last good copy.
 
 #[cfg(feature = "api")]
+mod asker;
+#[cfg(feature = "api")]
 pub(crate) mod desk;
 #[cfg(feature = "api")]
 pub(crate) mod http;
+#[cfg(feature = "api")]
+mod owned;
+#[cfg(feature = "api")]
+mod services;
+#[cfg(feature = "api")]
+pub(crate) mod target;
 #[cfg(feature = "api")]
 mod tls;
 
@@ -11,6 +19,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+#[cfg(feature = "api")]
+use std::sync::Arc;
 
 use selvedge_linux::file;
 use selvedge_linux::user::User;
@@ -84,16 +94,20 @@ impl Loaded {
     }
 }
 
-/// Starts the threads that read what is not in files.
+/// Starts the threads that read what is not in files; those for Services wait until they are wanted.
 #[cfg(feature = "api")]
 pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
-    let desk = desk::Desk::default();
+    let kept = read_bounded(&options.state_dir.join(SERVICES), MAX_SERVICES_BYTES).unwrap_or_default();
+    let view = selvedge_edgeapi::read_kept(std::str::from_utf8(&kept).unwrap_or_default());
+    let desk = desk::Desk::new(view);
+    let options = Arc::new(options.clone());
+    services::start(&desk, &options)?;
     match options.source.kind {
         SourceKind::File => return Ok(desk),
         SourceKind::Operator => return Err(Error::new("--source operator: not yet")),
         _ => {}
     }
-    if let Ok(loaded) = last_good(options) {
+    if let Ok(loaded) = last_good(&options) {
         let source = loaded.source;
         let (text, pem) = loaded.into_parts();
         desk.put_config(text, source);
@@ -101,7 +115,23 @@ pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
             desk.put_credentials(pem);
         }
     }
+    let node = options.source.node.clone().unwrap_or_else(host_name);
+    owned::start(&desk, &options, &node)?;
     Ok(desk)
+}
+
+/// In the state folder: Services and EndpointSlices as they were known last.
+#[cfg(feature = "api")]
+pub(crate) const SERVICES: &str = "services";
+
+/// More than ten times what a thousand Services take.
+#[cfg(feature = "api")]
+const MAX_SERVICES_BYTES: u64 = 16 << 20;
+
+/// The name that a kubelet gives its node unless told otherwise.
+#[cfg(feature = "api")]
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase()
 }
 
 /// What the operator delivered.

@@ -1,13 +1,17 @@
 //! Where the threads of a source lay what they read, and the loop takes it from.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use selvedge_model::NodeConfig;
+use selvedge_edgeapi::View;
+use selvedge_model::{IpNet, NodeConfig, Service};
 use tokio::sync::Notify;
 
+use super::target::{self, Target};
 use super::{Loaded, Pem};
+use crate::options::Source;
 use crate::{Error, Result};
 
 /// Shared by the loop and all threads of a source.
@@ -18,6 +22,14 @@ pub(crate) struct Desk(Arc<Shared>);
 struct Shared {
     papers: Mutex<Papers>,
     news: Notify,
+    view: Mutex<View>,
+    view_changed: AtomicBool,
+    /// Whom to ask; nobody before the first question.
+    target: Mutex<Option<Target>>,
+    /// Whether Services are read here.
+    wanted: Mutex<bool>,
+    wanting: Condvar,
+    metered: AtomicBool,
 }
 
 /// What lies there.
@@ -55,7 +67,22 @@ pub(crate) enum Reach {
     Offline,
 }
 
+impl From<Option<bool>> for Reach {
+    fn from(online: Option<bool>) -> Self {
+        match online {
+            None => Reach::Unknown,
+            Some(true) => Reach::Online,
+            Some(false) => Reach::Offline,
+        }
+    }
+}
+
 impl Desk {
+    /// With Services as an earlier run kept them.
+    pub(super) fn new(view: View) -> Desk {
+        Desk(Arc::new(Shared { view: Mutex::new(view), ..Shared::default() }))
+    }
+
     /// Waits until something new lies here.
     pub(crate) async fn news(&self) {
         self.0.news.notified().await;
@@ -112,6 +139,71 @@ impl Desk {
         papers.health.server = server.to_owned();
     }
 
+    /// Whom to ask; looked for if nobody is known.
+    pub(super) fn target(&self, source: &Source) -> Result<Target> {
+        let mut known = lock(&self.0.target);
+        if let Some(target) = &*known {
+            return Ok(target.clone());
+        }
+        let target = target::choose(source, &target::Here)?;
+        log::info!("asking {} at {}", target.flavour.name(), target.server.url);
+        self.asks(target.flavour.name(), &target.server.url);
+        *known = Some(target.clone());
+        Ok(target)
+    }
+
+    /// It does not answer: perhaps another one is there by now.
+    pub(super) fn mistrust(&self, target: &Target) {
+        lock(&self.0.target).take_if(|known| known == target);
+    }
+
+    /// Whether Services are to be read.
+    pub(crate) fn want_services(&self, wanted: bool) {
+        *lock(&self.0.wanted) = wanted;
+        self.0.wanting.notify_all();
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        *lock(&self.0.wanted)
+    }
+
+    pub(super) fn wait_until_wanted(&self) {
+        let wanted = lock(&self.0.wanted);
+        drop(self.0.wanting.wait_while(wanted, |wanted| !*wanted));
+    }
+
+    /// Whether every byte costs money.
+    pub(crate) fn set_metered(&self, metered: bool) {
+        self.0.metered.store(metered, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_metered(&self) -> bool {
+        self.0.metered.load(Ordering::Relaxed)
+    }
+
+    /// Looks at Services and EndpointSlices, or changes them.
+    pub(crate) fn view<R>(&self, look: impl FnOnce(&mut View) -> R) -> R {
+        look(&mut lock(&self.0.view))
+    }
+
+    /// Wakes the loop if they changed.
+    pub(super) fn tell_of_view(&self) {
+        if self.view(|view| view.is_known() && view.take_changed()) {
+            self.0.view_changed.store(true, Ordering::Relaxed);
+            self.0.news.notify_one();
+        }
+    }
+
+    /// Whether they changed since the last time.
+    pub(crate) fn take_view_news(&self) -> bool {
+        self.0.view_changed.swap(false, Ordering::Relaxed)
+    }
+
+    /// The Services with addresses in `networks`; `None` before they are known.
+    pub(crate) fn services(&self, networks: &[IpNet]) -> Option<Vec<Service>> {
+        self.view(|view| view.is_known().then(|| view.list(networks)))
+    }
+
     pub(crate) fn health(&self) -> Health {
         self.papers().health.clone()
     }
@@ -139,7 +231,7 @@ impl Desk {
     }
 
     fn papers(&self) -> MutexGuard<'_, Papers> {
-        self.0.papers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.papers)
     }
 
     fn tell(&self, mut papers: MutexGuard<'_, Papers>) {
@@ -147,4 +239,8 @@ impl Desk {
         drop(papers);
         self.0.news.notify_one();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
