@@ -85,6 +85,8 @@ impl Drop for Slot {
 pub(super) struct Attempts {
     addresses: BTreeMap<IpAddr, Bucket>,
     all: Option<Bucket>,
+    /// When those that count no longer were looked for last.
+    swept: Option<Instant>,
 }
 
 /// Tokens that come back with time.
@@ -115,7 +117,9 @@ impl Attempts {
     /// Whether one more from this address is allowed.
     pub(super) fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
         let mut key = network(address);
-        if self.addresses.len() >= ADDRESSES {
+        let swept = self.swept.is_some_and(|at| now.saturating_duration_since(at) < ATTEMPT_EVERY);
+        if self.addresses.len() >= ADDRESSES && !swept {
+            self.swept = Some(now);
             self.addresses.retain(|_, bucket| !bucket.is_full(now));
         }
         if self.addresses.len() >= ADDRESSES && !self.addresses.contains_key(&key) {

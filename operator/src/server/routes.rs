@@ -23,10 +23,10 @@ use crate::authority::{MAX_REQUEST, random, requested_key, seconds};
 const BODY: usize = MAX_REQUEST + 1024;
 /// From the head of a request to the end of its body.
 const BODY_TIME: Duration = Duration::from_secs(15);
-/// A change is waited for at least this long, and up to [`SPREAD`] more, so that those who began to wait together do not
-/// ask together again.
-const WAIT: Duration = Duration::from_secs(45);
-const SPREAD: Duration = Duration::from_secs(10);
+/// How long a change is waited for, give or take a tenth, so that those who began to wait together do not ask together
+/// again. Who pays for every byte prefers to wait longer (RFC 7240 section 4.3), and may.
+const WAIT: u32 = 50;
+const LONGEST_WAIT: u32 = 600;
 
 /// The version of what `/v1/trust` gives.
 const TRUST: HeaderName = HeaderName::from_static("selvedge-trust");
@@ -156,8 +156,7 @@ async fn config<R: Registrar>(
         seen.insert(name.clone(), Seen { trust, certificate: Arc::clone(&caller.certificate) });
     }
     if let Some(known) = headers.get(IF_NONE_MATCH) {
-        let spread = random::<2>().map_or(0, |n| u32::from(u16::from_be_bytes(n)));
-        let wait = WAIT + SPREAD * spread / u32::from(u16::MAX);
+        let wait = wait(&headers);
         let changed = watch.wait_for(|document| document.etag.as_bytes() != known.as_bytes());
         match timeout(wait, changed).await {
             Ok(Ok(_)) => {}
@@ -188,6 +187,13 @@ async fn trust<R: Registrar>(
     let headers =
         [(CONTENT_TYPE, "application/x-pem-file".to_owned()), (TRUST, published.trust_tag.to_string())];
     Ok((headers, published.trust.to_string()).into_response())
+}
+
+fn wait(headers: &HeaderMap) -> Duration {
+    let preferred = headers.get("prefer").and_then(|value| value.to_str().ok()?.strip_prefix("wait=")?.parse().ok());
+    let millis = 1000 * preferred.unwrap_or(WAIT).min(LONGEST_WAIT);
+    let spread = random::<2>().map_or(0, |n| u32::from(u16::from_be_bytes(n)));
+    Duration::from_millis(u64::from(millis - millis / 10 + (millis / 5 * (spread >> 4) >> 12)))
 }
 
 /// The name a caller speaks for, if it may.
@@ -235,4 +241,28 @@ async fn read<T: for<'de> Deserialize<'de>>(request: Request<Body>) -> Result<T,
     };
     let body = body.or(Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long")))?;
     serde_json::from_slice(&body).or(Err(Refusal(StatusCode::BAD_REQUEST, "the body is not what it should be")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_as_preferred_but_not_all_alike_and_not_for_ever() {
+        let waits = |preferred: &'static str| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), HeaderValue::from_static(preferred))]);
+            (0..100).map(|_| wait(&headers)).collect::<std::collections::BTreeSet<_>>()
+        };
+        let within = |preferred, least, most| {
+            let waits = waits(preferred);
+            let bounds = Duration::from_secs(least)..=Duration::from_secs(most);
+            assert!(waits.iter().all(|wait| bounds.contains(wait)), "{preferred}: {waits:?}");
+            assert!(waits.len() > 1);
+        };
+        within("", 45, 55);
+        within("wait=x", 45, 55);
+        within("wait=100", 90, 110);
+        within("wait=4000000000", 540, 660);
+        assert_eq!(waits("wait=0").into_iter().collect::<Vec<_>>(), [Duration::ZERO]);
+    }
 }
