@@ -2,15 +2,19 @@
 
 use std::error::Error;
 use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::dns_subdomain;
+use crate::authority::{fingerprint, seconds};
 use crate::core::Severity;
 use crate::run::{self, Operator};
-use crate::store::Store;
+use crate::server::Token;
+use crate::store::{Store, write_token};
 
 /// Compiles Kubernetes manifests into one configuration and one set of credentials per node.
 #[derive(Parser)]
@@ -30,9 +34,29 @@ enum Command {
         /// Directory for the output; made if it is not there.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Answer devices on this address over TLS: enrolment by a token, configurations, renewal.
+        #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "once")]
+        feed_listen: Option<SocketAddr>,
         /// Compile once and exit: 0 if all is well, 1 if any object was refused or could not be written.
         #[arg(long)]
         once: bool,
+    },
+    /// Print a one-time token by which a device enrols: `selvedge-agent enroll TOKEN`, run there.
+    ///
+    /// The private key is made on the device and never leaves it. A new token replaces an earlier one of the same node.
+    Token {
+        /// Output directory of the operator.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The node it is for.
+        #[arg(long, value_name = "NAME", visible_alias = "outpost", value_parser = node_name)]
+        node: String,
+        /// Where the device reaches the operator's --feed-listen: https://HOST:PORT.
+        #[arg(long, value_name = "URL", value_parser = server_url)]
+        server: String,
+        /// How long it is good: 30m, 1h, 2d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        valid: Duration,
     },
     /// Say what is wrong with the manifests, write nothing. Exits with 1 if any object is refused.
     ///
@@ -87,7 +111,8 @@ pub(crate) fn main() -> ExitCode {
     let environment = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(environment).format_target(false).init();
     let result = match cli.command {
-        Command::Run { input, out, once } => start(input, &out, once),
+        Command::Run { input, out, feed_listen, once } => start(input, &out, feed_listen, once),
+        Command::Token { out, node, server, valid } => token(&out, &node, &server, valid),
         Command::Check { input } => check(&input),
     };
     result.unwrap_or_else(|e| {
@@ -96,7 +121,7 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error>> {
+fn start(input: Input, out: &Path, feed: Option<SocketAddr>, once: bool) -> Result<ExitCode, Box<dyn Error>> {
     let manifests = input.manifests.as_path();
     if let (Ok(a), Ok(b)) = (manifests.canonicalize(), out.canonicalize())
         && a == b
@@ -109,8 +134,47 @@ fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error
         let outcome = operator.once(SystemTime::now()).map_err(in_manifests)?;
         return Ok(if outcome.flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    if let Some(address) = feed {
+        operator.listen(address).map_err(|e| format!("{address}: {e}"))?;
+    }
     operator.watch(manifests).map_err(in_manifests)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn token(out: &Path, node: &str, server: &str, valid: Duration) -> Result<ExitCode, Box<dyn Error>> {
+    let path = out.join(".state/ca.crt");
+    let pem = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let token = Token::create(server, &fingerprint(&pem)?, node)?;
+    write_token(out, node, &token.record(seconds(SystemTime::now() + valid)))?;
+    writeln!(stdout(), "{token}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    dns_subdomain(text).map(|()| text.to_owned())
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    match authority {
+        Some(authority) if !authority.is_empty() && !authority.contains(['/', '#', '?', '@', ' ']) => {
+            Ok(format!("https://{authority}"))
+        }
+        _ => Err("is not https://HOST:PORT".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "is none of 30m, 1h, 2d and the like".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit = match unit {
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
 fn check(input: &Input) -> Result<ExitCode, Box<dyn Error>> {

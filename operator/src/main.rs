@@ -7,6 +7,7 @@ mod cli;
 mod core;
 mod index;
 mod run;
+mod server;
 mod store;
 mod watch;
 

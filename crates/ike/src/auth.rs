@@ -16,7 +16,7 @@ use crate::wire::{Auth, AuthMethod, CERT_X509_SIGNATURE, Chain, Id, Payloads, pa
 pub(crate) const HASH_SHA2_256: [u8; 2] = [0, 2];
 
 /// AlgorithmIdentifier of ecdsa-with-SHA256 (RFC 7427 appendix A.3.2).
-const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+pub(crate) const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 
 /// Certificates that are looked at, the peer's own included.
 const MAX_CERTS: usize = 8;

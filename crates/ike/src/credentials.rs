@@ -107,6 +107,16 @@ impl Credentials {
         self.validity().map(|(begin, _)| begin)
     }
 
+    /// Whether our certificate names the first of the authorities as its issuer: while authorities change, that is the
+    /// one that signs.
+    #[cfg(feature = "enrol")]
+    pub fn is_by_first_authority(&self) -> bool {
+        let (Some(leaf), Some(first)) = (self.chain.first(), self.trust.first()) else { return false };
+        let (leaf, first) = (CertificateDer::from(leaf.as_slice()), CertificateDer::from(first.as_slice()));
+        let (leaf, first) = (EndEntityCert::try_from(&leaf), anchor_from_trusted_cert(&first));
+        leaf.is_ok_and(|leaf| first.is_ok_and(|first| leaf.issuer() == first.subject.as_ref()))
+    }
+
     fn validity(&self) -> Option<(u64, u64)> {
         self.chain.first().and_then(|leaf| validity::validity(leaf))
     }

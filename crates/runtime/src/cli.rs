@@ -30,6 +30,14 @@ pub enum Command {
     Clean(Options),
     /// Read a configuration and say what is wrong with it.
     Check(PathBuf),
+    /// Ask the operator for a certificate.
+    #[cfg(feature = "api")]
+    Enroll {
+        /// Where the program runs, or will.
+        options: Options,
+        /// The one-time token, or `-` for one on standard input.
+        token: String,
+    },
     /// The process that keeps sockets and user-space tunnels while the program restarts.
     Keeper(Vec<OsString>),
     /// Print this text and stop.
@@ -61,10 +69,14 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "--version" | "-V" => return Ok(Command::Print(format!("{} {}\n", program.name, program.version))),
         "keeper" => return Ok(Command::Keeper(args.collect())),
         "run" | "status" | "doctor" | "clean" | "check" => {}
+        #[cfg(feature = "api")]
+        "enroll" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
     }
+    #[cfg(feature = "api")]
+    let mut token: Option<String> = None;
     let mut options = Options::new(program.folder, program.cni_dir);
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
@@ -109,6 +121,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
                 options.source.namespace = parser.value().and_then(|v| v.string()).map_err(wrong)?;
             }
             Long("json") if verb == "status" || verb == "doctor" => json = true,
+            #[cfg(feature = "api")]
+            Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
@@ -118,6 +132,11 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "status" => Command::Status { options, json },
         "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
+        #[cfg(feature = "api")]
+        "enroll" => match token {
+            Some(token) => Command::Enroll { options, token },
+            None => return Err(Error::new(format!("enroll: needs a token; {} --help shows how", program.name))),
+        },
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
@@ -143,6 +162,13 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let cni = cni + SOURCE_HELP;
+    let enroll = if cfg!(feature = "api") {
+        "  enroll TOKEN       make a key on this device and ask the operator for a certificate, by a one-time token
+                     (- reads it from standard input); then `run --source operator`
+"
+    } else {
+        ""
+    };
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"
@@ -158,7 +184,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{doctor}{enroll}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 

@@ -68,6 +68,9 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             network_admin()?;
             clean::clean(&options)
         }
+        #[cfg(feature = "api")]
+        Command::Enroll { options, token } => source::enrolment::enrol(&options, &token)
+            .and_then(|name| print(&format!("enrolled as {name}; `run --source operator` does the rest\n"))),
         Command::Check(path) => check(&path),
         Command::Keeper(args) => {
             let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;

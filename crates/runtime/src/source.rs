@@ -5,7 +5,11 @@ mod asker;
 #[cfg(feature = "api")]
 pub(crate) mod desk;
 #[cfg(feature = "api")]
+pub(crate) mod enrolment;
+#[cfg(feature = "api")]
 pub(crate) mod http;
+#[cfg(feature = "api")]
+mod operator;
 #[cfg(feature = "api")]
 mod owned;
 #[cfg(feature = "api")]
@@ -104,7 +108,7 @@ pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
     services::start(&desk, &options)?;
     match options.source.kind {
         SourceKind::File => return Ok(desk),
-        SourceKind::Operator => return Err(Error::new("--source operator: not yet")),
+        SourceKind::Operator => return operator::start(&desk, &options).map(|()| desk),
         _ => {}
     }
     if let Ok(loaded) = last_good(&options) {

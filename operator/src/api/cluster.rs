@@ -16,6 +16,9 @@ use super::status::Condition;
 /// Default of `spec.certificateDays`.
 pub(crate) const CERTIFICATE_DAYS: u32 = 30;
 
+/// Annotation of the own cluster.
+pub(crate) const ROTATE_CA: &str = "selvedge.dev/rotate-ca";
+
 /// A cluster: its networks, and for the own one all settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -93,6 +96,18 @@ pub(crate) struct ClusterSpec {
     #[serde(default = "certificate_days")]
     #[schemars(schema_with = "schema::integer::<1, 825>")]
     pub(crate) certificate_days: u32,
+    /// Nodes whose certificates count no longer, and that get none until they are taken off this list.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::node_names")]
+    pub(crate) revoked: Vec<String>,
+    /// How long delivery of credentials may take: so long everybody trusts both authorities at each step of a change.
+    #[serde(default = "rotation_grace")]
+    #[schemars(schema_with = "schema::integer::<0, 31_536_000>")]
+    pub(crate) rotation_grace_seconds: u64,
+    /// The annotation [`ROTATE_CA`]: each new value asks for a new certificate authority.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) rotate_ca: Option<String>,
 }
 
 /// Where edges call the connector.
@@ -212,6 +227,10 @@ fn mask_size6() -> u8 {
 
 fn certificate_days() -> u32 {
     CERTIFICATE_DAYS
+}
+
+fn rotation_grace() -> u64 {
+    24 * 60 * 60
 }
 
 fn edge_selector() -> Selector {

@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(crate) use cluster::{CERTIFICATE_DAYS, Cluster, ClusterSpec, ClusterStatus, ServicesFrom};
 pub(crate) use community::{Community, CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
-pub(crate) use fields::is_dns_label;
+pub(crate) use fields::{dns_subdomain, is_dns_label};
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
 pub(crate) use outpost::{Outpost, OutpostStatus};
 pub(crate) use status::{Condition, date};
@@ -124,7 +124,7 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     }
     let header: Header = typed(value)?;
     let content = match (header.api_version.as_str(), header.kind.as_str()) {
-        (API_VERSION, "Cluster") => Content::Cluster(Box::new(typed::<Custom<ClusterSpec>>(value)?.spec)),
+        (API_VERSION, "Cluster") => Content::Cluster(Box::new(own_cluster(value)?)),
         (API_VERSION, "Community") => {
             let spec = typed::<Custom<CommunitySpec>>(value)?.spec;
             spec.selector.iter().try_for_each(|selector| selector.check("spec.selector"))?;
@@ -148,6 +148,13 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     let name = header.metadata.and_then(|m| m.name).unwrap_or_default();
     fields::dns_subdomain(&name).map_err(|problem| FieldError::new("metadata.name", problem))?;
     Ok(Some(content))
+}
+
+fn own_cluster(value: &Value) -> Result<ClusterSpec, FieldError> {
+    let mut spec = typed::<Custom<ClusterSpec>>(value)?.spec;
+    let annotation = value.pointer("/metadata/annotations").and_then(|all| all.get(cluster::ROTATE_CA));
+    spec.rotate_ca = annotation.and_then(Value::as_str).map(str::to_owned);
+    Ok(spec)
 }
 
 #[derive(Deserialize)]

@@ -50,11 +50,23 @@ pub(crate) struct Output {
     /// Name of the own cluster.
     pub(crate) cluster: String,
     pub(crate) certificate_days: u32,
+    pub(crate) authority: AuthoritySettings,
     /// By Kubernetes node; the generation is 0.
     pub(crate) nodes: BTreeMap<String, NodeConfig>,
     pub(crate) allocations: Allocations,
     /// How many members each community has.
     pub(crate) communities: BTreeMap<String, usize>,
+}
+
+/// What the own `Cluster` says about the certificate authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuthoritySettings {
+    /// Each new value asks for a new authority.
+    pub(crate) rotate: Option<String>,
+    /// Seconds that delivery may take while authorities change.
+    pub(crate) grace: u64,
+    /// Names in the fabric whose certificates count no longer.
+    pub(crate) revoked: BTreeSet<String>,
 }
 
 pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) -> Compiled {
@@ -90,8 +102,15 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
     }
     problems.sort();
     let certificate_days = fabric.spec.certificate_days;
+    let name = |node: &String| nodes.get(node).map_or_else(|| fabric.node_name(node), |config| config.name.clone());
+    let authority = AuthoritySettings {
+        rotate: fabric.spec.rotate_ca.clone(),
+        grace: fabric.spec.rotation_grace_seconds,
+        revoked: fabric.spec.revoked.iter().map(name).collect(),
+    };
     let cluster = fabric.name.to_owned();
-    let output = Output { cluster, certificate_days, nodes, allocations, communities: joined.members };
+    let communities = joined.members;
+    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities };
     Compiled { output: Some(output), problems }
 }
 

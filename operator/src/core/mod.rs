@@ -10,8 +10,10 @@ mod claims;
 mod communities;
 mod compile;
 mod fabric;
+pub(crate) mod issued;
 mod problem;
 pub(crate) mod renewal;
+pub(crate) mod rotation;
 mod services;
 mod state;
 #[cfg(test)]

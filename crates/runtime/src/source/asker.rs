@@ -100,7 +100,7 @@ impl Asker {
         let start = Instant::now();
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=true&timeoutSeconds={}", time.as_secs());
-        let mut reader = self.with_client(|client| client.wait(&path, None, time))?.reader();
+        let mut reader = self.with_client(|client| client.wait(&path, time))?.reader();
         let mut lines = Lines::default();
         let mut buffer = vec![0; 16 << 10];
         let (mut enough, mut heard) = (false, false);

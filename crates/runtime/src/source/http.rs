@@ -11,7 +11,7 @@ use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use zeroize::Zeroizing;
 
 use super::read_bounded;
-use super::tls::{Identity, Tls};
+use super::tls::{Identity, Tls, Trust};
 use crate::clock::Clock;
 use crate::error::Context as _;
 use crate::{Error, Result};
@@ -53,6 +53,8 @@ pub(crate) struct Answer {
     /// Seconds of `Retry-After`.
     pub(crate) retry_after: Option<u64>,
     pub(crate) etag: Option<String>,
+    /// Selvedge-Trust: the version of the operator's authorities.
+    pub(crate) trust: Option<String>,
     body: ureq::Body,
 }
 
@@ -63,14 +65,14 @@ impl Client {
             Some(file) => Some(read_bounded(file, MAX_SECRET_BYTES)?),
             None => None,
         };
-        Self::with_authorities(server, name, authorities.as_deref(), identity, clock)
+        Self::with_trust(server, name, authorities.as_deref().map(Trust::Host), identity, clock)
     }
 
-    /// `authorities` in PEM.
-    pub(crate) fn with_authorities(
+    /// With `trust` in the place of authorities in a file.
+    pub(crate) fn with_trust(
         server: &Server,
         name: &str,
-        authorities: Option<&[u8]>,
+        trust: Option<Trust<'_>>,
         identity: Option<&Identity>,
         clock: Clock,
     ) -> Result<Client> {
@@ -93,7 +95,7 @@ impl Client {
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .build();
-        let connector = ().chain(TcpConnector::default()).chain(Tls::new(authorities, identity, clock)?);
+        let connector = ().chain(TcpConnector::default()).chain(Tls::new(trust, identity, clock)?);
         let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Client { agent, server: server.clone() })
     }
@@ -104,14 +106,24 @@ impl Client {
     }
 
     /// A GET whose answer, or whose body, may take up to `wait` to begin or to go on: a watch, or a long poll.
-    pub(crate) fn wait(&self, path: &str, etag: Option<&str>, wait: Duration) -> Result<Answer> {
-        let mut request = self.request(path)?;
-        if let Some(etag) = etag {
-            request = request.header("If-None-Match", etag);
-        }
+    pub(crate) fn wait(&self, path: &str, wait: Duration) -> Result<Answer> {
+        let request = self.request(path)?;
         let patience = Some(wait + ANSWER);
         let request = request.config().timeout_recv_response(patience).timeout_recv_body(patience);
         self.answered(path, request.timeout_per_read(patience).build().call())
+    }
+
+    /// Waits for another version than `etag`. `trust` tells the operator which authorities we know.
+    pub(crate) fn follow(&self, path: &str, etag: Option<&str>, trust: &str, wait: Duration) -> Result<Answer> {
+        let request = self.request(path)?.header("Selvedge-Trust", trust);
+        let request = request.header("Prefer", format!("wait={}", wait.as_secs()));
+        let request = match etag {
+            Some(etag) => request.header("If-None-Match", etag),
+            None => request,
+        };
+        let patience = Some(wait + wait / 4 + ANSWER);
+        let request = request.config().timeout_recv_response(patience).timeout_per_read(patience);
+        self.answered(path, request.build().call())
     }
 
     /// Sends a body.
@@ -156,6 +168,7 @@ impl Client {
             json: body.mime_type().is_some_and(|kind| kind == "application/json"),
             retry_after: text("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
             etag: text("etag").map(str::to_owned),
+            trust: text("selvedge-trust").map(str::to_owned),
             body,
         })
     }

@@ -5,16 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
     StreamOwned,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use selvedge_tunnel::Wall;
+use selvedge_tunnel::{Wall, sha256};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
@@ -31,21 +31,48 @@ pub(crate) struct Identity {
     pub(crate) key: Zeroizing<Vec<u8>>,
 }
 
+/// Who a server must be.
+#[derive(Clone, Copy)]
+pub(crate) enum Trust<'a> {
+    /// The host of the URL, by a certificate of one of these authorities (PEM).
+    Host(&'a [u8]),
+    /// The operator, wherever it is, by a certificate of one of these authorities (PEM).
+    Operator(&'a [u8]),
+    /// The operator, by the authority among the certificates it presents whose SHA-256 this is.
+    Pin([u8; 32]),
+}
+
+/// The name in the operator's certificate. No node can have it: theirs are `<cluster>.<node>`.
+const OPERATOR: &str = "selvedge-operator";
+
 /// Wraps connections of `https` URLs.
-pub(super) struct Tls(Option<Arc<ClientConfig>>);
+pub(super) struct Tls {
+    config: Option<Arc<ClientConfig>>,
+    /// Whom to expect, if not the host of the URL.
+    name: Option<&'static str>,
+}
 
 impl Tls {
-    /// Without `authorities` (PEM) there is no TLS.
-    pub(super) fn new(authorities: Option<&[u8]>, identity: Option<&Identity>, clock: Clock) -> Result<Self> {
-        let Some(authorities) = authorities else { return Ok(Tls(None)) };
+    /// Without `trust` there is no TLS.
+    pub(super) fn new(trust: Option<Trust<'_>>, identity: Option<&Identity>, clock: Clock) -> Result<Self> {
+        let Some(trust) = trust else { return Ok(Tls { config: None, name: None }) };
         let what = || "certificate authorities of the server".to_owned();
         let mut roots = RootCertStore::empty();
+        let (authorities, name, pin) = match trust {
+            Trust::Host(authorities) => (authorities, None, None),
+            Trust::Operator(authorities) => (authorities, Some(OPERATOR), None),
+            Trust::Pin(pin) => (&[][..], Some(OPERATOR), Some(pin)),
+        };
         for certificate in CertificateDer::pem_slice_iter(authorities) {
             roots.add(certificate.context(what)?).context(what)?;
         }
         let provider = Arc::new(ring::default_provider());
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let verifier = Verifier { inner: inner.build().context(what)?, clock };
+        let known = match pin {
+            Some(pin) => Known::Pin(pin),
+            None => Known::Authorities(verifier(roots).context(what)?),
+        };
+        let schemes = provider.signature_verification_algorithms;
+        let verifier = Verifier { known, schemes, clock };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .context(|| "set up TLS".to_owned())?
@@ -60,8 +87,13 @@ impl Tls {
                 builder.with_client_auth_cert(chain.context(what)?, key).context(what)?
             }
         };
-        Ok(Tls(Some(Arc::new(config))))
+        Ok(Tls { config: Some(Arc::new(config)), name })
     }
+}
+
+fn verifier(roots: RootCertStore) -> std::result::Result<Arc<WebPkiServerVerifier>, VerifierBuilderError> {
+    let provider = Arc::new(ring::default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()
 }
 
 impl<In: Transport> Connector<In> for Tls {
@@ -76,9 +108,11 @@ impl<In: Transport> Connector<In> for Tls {
         if !details.needs_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let config = self.0.clone().ok_or(ureq::Error::Tls("no certificate authority to trust (--ca-file)"))?;
+        let config = self.config.clone().ok_or(ureq::Error::Tls("no certificate authority to trust (--ca-file)"))?;
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a server name"))?.to_owned();
+        let name = ServerName::try_from(self.name.unwrap_or(host))
+            .map_err(|_| ureq::Error::Tls("not a server name"))?
+            .to_owned();
         let mut conn = ClientConnection::new(config, name)?;
         let mut sock = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         sock.set_timeout(details.timeout);
@@ -137,8 +171,35 @@ impl fmt::Debug for Encrypted {
 /// Certificates as usual, but for the time.
 #[derive(Debug)]
 struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
+    known: Known,
+    schemes: WebPkiSupportedAlgorithms,
     clock: Clock,
+}
+
+/// What is known of the server before it speaks.
+#[derive(Debug)]
+enum Known {
+    Authorities(Arc<WebPkiServerVerifier>),
+    /// SHA-256 of an authority that it will present.
+    Pin([u8; 32]),
+}
+
+impl Known {
+    fn authorities(
+        &self,
+        presented: &[CertificateDer<'_>],
+    ) -> std::result::Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+        let pin = match self {
+            Known::Authorities(authorities) => return Ok(authorities.clone()),
+            Known::Pin(pin) => pin,
+        };
+        let Some(pinned) = presented.iter().find(|certificate| sha256(certificate) == *pin) else {
+            return Err(rustls::Error::General("the server is not the one that the token is of".to_owned()));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(pinned.clone().into_owned())?;
+        verifier(roots).map_err(|error| rustls::Error::General(error.to_string()))
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -150,7 +211,8 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         _now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let verify = |time| self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, time);
+        let authorities = self.known.authorities(intermediates)?;
+        let verify = |time| authorities.verify_server_cert(end_entity, intermediates, name, ocsp, time);
         at_best_time(self.clock.now().wall, intermediates.len(), verify)
     }
 
@@ -160,7 +222,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.schemes)
     }
 
     fn verify_tls13_signature(
@@ -169,11 +231,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.schemes)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.schemes.supported_schemes()
     }
 }
 

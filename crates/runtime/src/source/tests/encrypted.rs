@@ -71,7 +71,10 @@ fn only_a_server_of_the_authority_gets_the_token() {
 
     let error = |url: &str, ca: Option<&Path>| ask(url, ca, Some(&token)).unwrap_err();
     let unknown = error(&url, Some(&path("other")));
-    assert!(unknown.starts_with(&format!("{url}/version: ")) && unknown.contains("invalid peer certificate"), "{unknown}");
+    assert!(
+        unknown.starts_with(&format!("{url}/version: ")) && unknown.contains("invalid peer certificate"),
+        "{unknown}"
+    );
     let name = error(&format!("https://localhost:{port}"), Some(&path("ca")));
     assert!(name.contains("not valid for name"), "{name}");
     let untrusting = error(&url, None);
