@@ -201,6 +201,7 @@ fn what_is_deleted_while_cut_off_goes_after_it() {
     node.until(|node| node.services() == ["web1: 5 6"]);
     // The store of the node has it for good, and each watch begins with it.
     node.api.await_watch("services");
+    node.api.await_watch("endpointslices");
     node.web(3, &["10.1.0.8"]);
     node.until(|node| node.services() == ["web1: 5 6", "web3: 8"]);
 }
