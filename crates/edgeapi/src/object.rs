@@ -30,16 +30,17 @@ pub trait Object: Sized + Eq {
 
     /// Reads an object's text. An error comes with as much of its name as can be read.
     fn read(text: &str) -> Result<(Meta, Option<Self>), (Meta, String)> {
-        let named = || json::from_str(text).map(|Named { metadata }| Meta::from(metadata)).unwrap_or_default();
+        let named = || {
+            let named = json::from_str(text).map(|Named { metadata }| Meta::from(metadata)).unwrap_or_default();
+            if named.check().is_ok() { named } else { Meta::default() }
+        };
         let Ok(raw) = json::from_str(text) else {
             let meta = named();
             let problem = format!("{}: a field has a wrong type", meta.show());
             return Err((meta, problem));
         };
         let (meta, object) = Self::narrow(raw).map_err(|problem| (named(), problem))?;
-        if meta.key.1.is_empty() {
-            return Err((meta, "an object has no name".to_owned()));
-        }
+        meta.check().map_err(|problem| (Meta::default(), problem))?;
         Ok((meta, object))
     }
 }
@@ -68,6 +69,16 @@ pub(crate) struct Labels {
 }
 
 impl Meta {
+    /// Names become parts of paths: they are of letters, digits, `-` and `.`, as Kubernetes wants it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        match &self.key {
+            (_, name) if name.is_empty() => Err("an object has no name".to_owned()),
+            (namespace, name) if plain(namespace) && plain(name) && namespace != ".." && name != ".." => Ok(()),
+            _ => Err("an object has an impossible name".to_owned()),
+        }
+    }
+
     /// `namespace/name`, for messages.
     pub fn show(&self) -> String {
         format!("{}/{}", self.key.0, self.key.1)

@@ -76,6 +76,9 @@ impl<T: Object> Store<T> {
             Ok((meta, object)) => (meta, object),
             Err((meta, problem)) => {
                 listing.problem = Some(problem);
+                if meta.key.1.is_empty() {
+                    return;
+                }
                 (meta, None)
             }
         };

@@ -257,6 +257,13 @@ mod names_only {
     }
 
     #[test]
+    fn nothing_is_asked_for_by_an_impossible_name() {
+        let mut store = Store::default();
+        let items = [slice("../../secrets/x", 5, &[]), slice("", 5, &[]), "7".to_owned()];
+        assert_eq!(list(&mut store, &head(10), &items), (Believed::Yes, vec![]));
+    }
+
+    #[test]
     fn names_that_are_gone_are_dropped() {
         let mut store = Store::default();
         list(&mut store, &head(10), &[slice("w1", 5, &["127.0.0.1"]), slice("w2", 6, &["127.0.0.1"])]);
