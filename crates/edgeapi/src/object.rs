@@ -1,4 +1,4 @@
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::{Deserialize, json};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -20,13 +20,16 @@ pub trait Object: Sized + Eq {
     const PATH: &'static str;
 
     /// The fields as they are written, all optional.
-    type Raw: Deserialize + Serialize;
+    type Raw: Deserialize;
 
     /// What is left of it: `None` for an object that the node has no use for.
     fn narrow(raw: Self::Raw) -> Result<(Meta, Option<Self>), String>;
 
-    /// What [`Object::narrow`] reads the same from.
-    fn widen(&self, meta: &Meta) -> Self::Raw;
+    /// A few words without line breaks, for [`Object::restore`].
+    fn keep(&self) -> String;
+
+    /// The same object again.
+    fn restore(text: &str) -> Option<Self>;
 
     /// Reads an object's text. An error comes with as much of its name as can be read.
     fn read(text: &str) -> Result<(Meta, Option<Self>), (Meta, String)> {
@@ -51,7 +54,7 @@ pub(crate) struct Named {
 }
 
 /// `metadata` of an object.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct RawMeta {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
@@ -62,19 +65,18 @@ pub struct RawMeta {
 }
 
 /// The labels that matter.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Labels {
     #[serde(rename = "kubernetes.io/service-name")]
     pub(crate) service_name: Option<String>,
 }
 
 impl Meta {
-    /// Names become parts of paths: they are of letters, digits, `-` and `.`, as Kubernetes wants it.
+    /// Names become parts of paths.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
         match &self.key {
             (_, name) if name.is_empty() => Err("an object has no name".to_owned()),
-            (namespace, name) if plain(namespace) && plain(name) && namespace != ".." && name != ".." => Ok(()),
+            (namespace, name) if is_plain(namespace) && is_plain(name) => Ok(()),
             _ => Err("an object has an impossible name".to_owned()),
         }
     }
@@ -83,16 +85,11 @@ impl Meta {
     pub fn show(&self) -> String {
         format!("{}/{}", self.key.0, self.key.1)
     }
+}
 
-    pub(crate) fn raw(&self) -> RawMeta {
-        RawMeta {
-            namespace: Some(self.key.0.clone()),
-            name: Some(self.key.1.clone()),
-            resource_version: Some(self.version.to_string()),
-            uid: None,
-            labels: None,
-        }
-    }
+/// Of letters, digits, `-`, `_` and `.`, as all names in Kubernetes are.
+pub(crate) fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) && name != ".."
 }
 
 impl From<Option<RawMeta>> for Meta {
