@@ -85,7 +85,7 @@ impl<T: Object> Store<T> {
         let ghost = self.is_ghost(&meta);
         if let Some(entry) = self.entries.get_mut(&meta.key) {
             entry.round = listing.round;
-            if listing.names_only && entry.version != meta.version {
+            if listing.names_only && (meta.version == 0 || meta.version != entry.version) {
                 listing.missing.push(meta);
                 return;
             }

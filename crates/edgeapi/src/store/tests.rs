@@ -59,6 +59,7 @@ fn what_was_deleted_while_cut_off_goes_with_the_next_list_and_stays_away() {
     // A new watch and a list of the local store still show it.
     assert!(event(&mut store, "ADDED", &both[1]));
     assert_eq!(list(&mut store, Flavour::KubeEdge, &local, &both), Believed::Local);
+    assert!(event(&mut store, "ADDED", &both[1]));
     assert_eq!(names(&store), ["x 10.0.0.1"]);
     // Made anew, it is another one.
     assert!(event(&mut store, "ADDED", &object("y", 21, "10.0.0.3")));
@@ -251,9 +252,23 @@ mod names_only {
         // What is known in that version is not asked for again, and not spoilt.
         assert_eq!(list(&mut store, &head(11), &corrupted), (Believed::Yes, vec![]));
         assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
+        // Nor is anything else of it true.
+        let of_nobody = corrupted[0].replace("service-name", "other");
+        assert_eq!(list(&mut store, &head(12), &[of_nobody]), (Believed::Yes, vec![]));
+        assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
         // A new version is.
         assert_eq!(list(&mut store, &head(13), &[slice("w1", 12, &["127.0.0.1"])]).1, ["w1"]);
         assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
+    }
+
+    #[test]
+    fn versions_that_cannot_be_compared_make_no_list_true() {
+        let mut store = Store::default();
+        let text = |addresses: &[&str]| slice("w1", 5, addresses).replace("\"5\"", "\"five\"");
+        list(&mut store, &head(10), &[text(&["127.0.0.1"])]);
+        got(&mut store, &text(&["10.1.0.5"]));
+        assert_eq!(list(&mut store, &head(11), &[text(&["127.0.0.1"])]), (Believed::Yes, vec!["w1".to_owned()]));
+        assert_eq!(addresses(&store), ["10.1.0.5"]);
     }
 
     #[test]
