@@ -40,7 +40,8 @@ fn read<T: Object>(store: &mut Store<T>, flavour: Flavour, pieces: &[Vec<u8>], n
     let mut reader = ListReader::default();
     let all = pieces.iter().try_for_each(|piece| reader.feed(piece, |item| store.item(&mut listing, item)));
     if let (Ok(()), Ok(head)) = (all, reader.finish()) {
-        for meta in store.end(listing, flavour, &head).1 {
+        store.end(listing, flavour, &head);
+        for meta in store.missing() {
             assert!(!meta.key.1.is_empty() && !meta.show().contains(char::is_whitespace));
         }
     }

@@ -14,7 +14,7 @@ fn head(version: u64) -> ListHead {
 fn list(store: &mut Store<Service>, flavour: Flavour, head: &ListHead, items: &[String]) -> Believed {
     let mut listing = store.begin(false);
     items.iter().for_each(|text| store.item(&mut listing, text));
-    store.end(listing, flavour, head).0
+    store.end(listing, flavour, head)
 }
 
 fn event(store: &mut Store<Service>, kind: &str, object: &str) -> bool {
@@ -140,9 +140,9 @@ fn the_kind_of_a_list_only_tells_where_it_comes_from() {
     let mut store: Store<EndpointSlice> = Store::default();
     let guessed = ListHead { kind: "EndpointslicesList".into(), ..head(5) };
     let listing = store.begin(true);
-    assert_eq!(store.end(listing, Flavour::KubeEdge, &guessed).0, Believed::Local);
+    assert_eq!(store.end(listing, Flavour::KubeEdge, &guessed), Believed::Local);
     let listing = store.begin(false);
-    assert_eq!(store.end(listing, Flavour::OpenYurt, &guessed).0, Believed::Yes);
+    assert_eq!(store.end(listing, Flavour::OpenYurt, &guessed), Believed::Yes);
 }
 
 #[test]
@@ -227,8 +227,8 @@ mod names_only {
     fn list(store: &mut Store<EndpointSlice>, head: &ListHead, items: &[String]) -> (Believed, Vec<String>) {
         let mut listing = store.begin(Flavour::KubeEdge.lists_only_names_of_slices());
         items.iter().for_each(|text| store.item(&mut listing, text));
-        let (believed, missing) = store.end(listing, Flavour::KubeEdge, head);
-        (believed, missing.into_iter().map(|meta| meta.key.1).collect())
+        let believed = store.end(listing, Flavour::KubeEdge, head);
+        (believed, store.missing().into_iter().map(|meta| meta.key.1).collect())
     }
 
     fn got(store: &mut Store<EndpointSlice>, text: &str) {
@@ -259,6 +259,23 @@ mod names_only {
         // A new version is.
         assert_eq!(list(&mut store, &head(13), &[slice("w1", 12, &["127.0.0.1"])]).1, ["w1"]);
         assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
+    }
+
+    #[test]
+    fn a_watch_may_bring_what_was_listed() {
+        let mut store = Store::default();
+        list(&mut store, &head(10), &[slice("w1", 5, &["127.0.0.1"]), slice("w2", 6, &["127.0.0.1"])]);
+        let event = |text: &str| Event::read(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
+        // An older state first, then the one that was listed, then one that was not.
+        for (text, missing) in [
+            (slice("w1", 4, &["10.1.0.4"]), 2),
+            (slice("w1", 5, &["10.1.0.5"]), 1),
+            (slice("ghost", 3, &["10.1.0.9"]), 1),
+        ] {
+            assert!(store.event(event(&text)));
+            assert_eq!(store.missing().len(), missing);
+        }
+        assert_eq!(addresses(&store), ["10.1.0.5"]);
     }
 
     #[test]
