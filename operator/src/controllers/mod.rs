@@ -90,9 +90,7 @@ struct Schedule {
 impl Schedule {
     fn change(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
-        let quiet = (now + QUIET).min(since + PATIENCE);
-        // What failed is waited for, but not by what is new.
-        self.due = self.due.min(quiet).max(quiet);
+        self.due = (now + QUIET).min(since + PATIENCE);
     }
 
     /// A pass ended; `wake` is how long nothing else is due.

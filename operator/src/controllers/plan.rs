@@ -159,6 +159,10 @@ pub(super) fn credentials(
             }
             Err(why) => (why, false),
         };
+        if !keep {
+            let next = Validity::from_now(now, output.certificate_days).renewal();
+            plan.renewal = Some(plan.renewal.map_or(next, |first| first.min(next)));
+        }
         let content = Reason { name: name.to_owned(), why, keep };
         plan.actions.push(Action::Secret(Owned { node: node.to_owned(), owner, content }));
     }

@@ -9,6 +9,8 @@ mod written;
 mod yaml;
 
 pub(crate) use directory::{Directory, is_manifest};
+#[cfg(test)]
+pub(crate) use listing::Change;
 pub(crate) use listing::Key;
 pub(crate) use objects::{Kind, Objects, Seen};
 pub(crate) use watches::{News, resource, start};
