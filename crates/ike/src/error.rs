@@ -70,6 +70,8 @@ pub(crate) enum CertificateFailure {
     Expired { of: String, at: u64 },
     NotYetValid { of: String, from: u64 },
     OtherAuthority { of: String },
+    #[cfg(feature = "crl")]
+    Revoked { of: String },
     OtherName { expected: String, presented: String },
     NotAName { name: String },
     BadSignature { of: String },
@@ -132,6 +134,8 @@ impl fmt::Display for CertificateFailure {
                 write!(f, "certificate of {of} is not valid before {}; is the clock right?", Utc(*from))
             }
             Self::OtherAuthority { of } => write!(f, "certificate of {of} is signed by another CA"),
+            #[cfg(feature = "crl")]
+            Self::Revoked { of } => write!(f, "certificate of {of} was revoked"),
             Self::OtherName { expected, presented } => {
                 write!(f, "certificate is for {presented}, expected {expected}")
             }
