@@ -48,14 +48,16 @@ enum Command {
     ///
     /// The private key is made on the device and never leaves it. A new token replaces an earlier one of the same node.
     Token {
-        /// Output directory of the operator.
+        #[command(flatten)]
+        access: serve::Access,
+        /// Output directory of the operator, if it works with one.
         #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// The node it is for.
-        #[arg(long, value_name = "NAME", visible_alias = "outpost", value_parser = node_name)]
-        node: String,
+        out: Option<PathBuf>,
+        /// The Outpost, or the node, that it is for.
+        #[arg(long, value_name = "NAME", visible_alias = "node", value_parser = node_name)]
+        outpost: String,
         /// Where the device reaches the operator's --feed-listen: https://HOST:PORT.
-        #[arg(long, value_name = "URL", value_parser = server_url)]
+        #[arg(long, env = "SELVEDGE_FEED_URL", value_name = "URL", value_parser = server_url)]
         server: String,
         /// How long it is good: 30m, 1h, 2d.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
@@ -139,7 +141,9 @@ pub(crate) fn main() -> ExitCode {
     telemetry::log(if let Command::Serve(serve) = &cli.command { serve.log } else { LogFormat::Text });
     let result = match cli.command {
         Command::Run { input, out, feed_listen, once } => start(input, &out, feed_listen, once),
-        Command::Token { out, node, server, valid } => token(&out, &node, &server, valid),
+        Command::Token { access, out, outpost, server, valid } => {
+            token(&access, out.as_deref(), &outpost, &server, valid)
+        }
         Command::Check { input } => check(&input),
         Command::Serve(serve) => serve::run(serve).map(|()| ExitCode::SUCCESS),
         Command::Crds { out } => crds(out.as_deref()),
@@ -170,11 +174,24 @@ fn start(input: Input, out: &Path, feed: Option<SocketAddr>, once: bool) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn token(out: &Path, node: &str, server: &str, valid: Duration) -> Result<ExitCode, Box<dyn Error>> {
-    let path = out.join(".state/ca.crt");
-    let pem = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let token = Token::create(server, &fingerprint(&pem)?, node)?;
-    write_token(out, node, &token.record(seconds(SystemTime::now() + valid)))?;
+fn token(
+    access: &serve::Access,
+    out: Option<&Path>,
+    node: &str,
+    server: &str,
+    valid: Duration,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let expires = seconds(SystemTime::now() + valid);
+    let token = match out {
+        Some(out) => {
+            let path = out.join(".state/ca.crt");
+            let pem = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let token = Token::create(server, &fingerprint(&pem)?, node)?;
+            write_token(out, node, &token.record(expires))?;
+            token
+        }
+        None => serve::token(access, server, node, expires)?,
+    };
     writeln!(stdout(), "{token}")?;
     Ok(ExitCode::SUCCESS)
 }

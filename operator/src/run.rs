@@ -18,7 +18,7 @@ use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
-use crate::core::rotation::{Phase, Step};
+use crate::core::rotation::Phase;
 use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
 use crate::index::Directory;
 use crate::server::{self, Common, Entry, Metrics, Server};
@@ -210,17 +210,18 @@ impl Operator {
                 Err(e) => flawless = tell_failure(&e),
             }
         }
-        let nodes = if usable { nodes } else { previous };
         if let Some(server) = self.server.as_ref().filter(|_| usable) {
             let common =
-                Common { authorities, days: output.certificate_days, revoked: output.authority.revoked.clone() };
+                Common { authorities: Arc::new(authorities), days: output.certificate_days, revoked: output.authority.revoked.clone() };
             let entry = |config: &NodeConfig| {
                 let text = serde_json::to_string(config).map_err(|e| StoreError::new(&config.node, e))?;
                 Ok((config.name.clone(), Entry { node: config.node.clone(), config: text }))
             };
             let entries = nodes.values().map(entry).collect::<Result<_, StoreError>>()?;
-            server.publish(common, entries, now).map_err(|e| StoreError::new(".state", e))?;
+            let kept = previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, config)| config.name.clone());
+            server.publish(common, entries, &kept.collect(), now).map_err(|e| StoreError::new(".state", e))?;
         }
+        let nodes = if usable { nodes } else { previous };
         self.store.write_status(&Status::new(&output.cluster, &nodes, &certificates, &problems))?;
         if usable && (news || changes > 0 || !gone.is_empty()) {
             info!("{}: {} nodes, {changes} changed", output.cluster, nodes.len());
@@ -261,9 +262,7 @@ impl Operator {
             self.store.write_authorities(authorities, now)?;
         }
         match step {
-            Some(Step::Introduce) => info!("a new certificate authority is introduced"),
-            Some(Step::Activate) => info!("the new certificate authority signs from now on"),
-            Some(Step::Retire) => info!("the previous certificate authority is trusted no longer"),
+            Some(step) => info!("{step}"),
             // Devices are seen at any time.
             None if authorities.phase() != Phase::Steady => {
                 return Ok(Some(wake.map_or(now + RETRY, |wake| wake.min(now + RETRY))));

@@ -12,10 +12,12 @@ mod allocations;
 mod credentials;
 mod events;
 mod failure;
+mod ledger;
 mod pass;
 mod plan;
 mod render;
 mod status;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -28,14 +30,17 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use self::allocations::Stored;
+use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
-use crate::authority::Authority;
 use crate::core::{Options, Output};
+use crate::server::Server;
 use crate::index::{News, Objects, Written};
 use crate::telemetry::{Health, Metrics};
 
+pub(crate) use self::ledger::Ledger;
 pub(crate) use self::render::MANAGER;
+pub(crate) use self::tokens::{InCluster, create as create_token};
 
 /// After a change more are awaited this long: things come together.
 const QUIET: Duration = Duration::from_millis(100);
@@ -59,6 +64,9 @@ pub(crate) struct Surroundings {
     pub(crate) leader: watch::Receiver<bool>,
     /// What was compiled last, for whoever serves it.
     pub(crate) output: watch::Sender<Option<Arc<Output>>>,
+    /// Where devices ask for themselves.
+    pub(crate) server: Option<Arc<Server<InCluster>>>,
+    pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
 }
@@ -70,7 +78,7 @@ pub(crate) struct Controller {
     written: Written,
     /// Read anew by every new leader.
     stored: Option<Stored>,
-    authority: Option<Authority>,
+    keys: Option<Keys>,
     checks: Checks,
     told: Told,
     /// Refusals of the API server, by node.
@@ -124,7 +132,7 @@ impl Controller {
             objects: Objects::default(),
             written: Written::default(),
             stored: None,
-            authority: None,
+            keys: None,
             checks: Checks::default(),
             told: Told::default(),
             refusals: BTreeMap::new(),
@@ -179,7 +187,13 @@ impl Controller {
         self.around.metrics.leader.set(us.into());
         // Another one may have written meanwhile.
         self.stored = None;
-        self.authority = None;
+        self.keys = None;
+        if !us {
+            // What it would answer may be old by now.
+            if let Some(server) = &self.around.server {
+                server.withdraw();
+            }
+        }
         if us {
             self.schedule.due = Instant::now();
         }

@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use log::{info, warn};
 use rcgen::PublicKeyData as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::token::hash;
 use super::{Caller, Published, Registrar, Seen, Server};

@@ -14,7 +14,8 @@ use crate::index::{Change, Kind, config, secret};
 struct World {
     objects: Objects,
     written: Written,
-    authority: Authority,
+    authorities: Authorities,
+    issued: Issued,
     checks: Checks,
     now: SystemTime,
     version: u64,
@@ -23,11 +24,12 @@ struct World {
 impl World {
     fn new() -> World {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let (authority, _) = Authority::create("beijing", now).unwrap();
+        let authorities = Authorities::create("beijing", None, now).unwrap();
         let mut world = World {
             objects: Objects::default(),
             written: Written::default(),
-            authority,
+            authorities,
+            issued: Issued::default(),
             checks: Checks::default(),
             now,
             version: 0,
@@ -75,7 +77,8 @@ impl World {
         let mut plan = Plan::default();
         configurations(&mut output, &self.objects, &self.written, &mut plan);
         remains(&self.objects, &self.written, &mut plan);
-        credentials(&output, &self.objects, &self.written, &self.authority, &mut self.checks, self.now, &mut plan);
+        let World { objects, written, authorities, issued, checks, .. } = self;
+        credentials(&output, true, objects, written, authorities, issued, checks, self.now, &mut plan);
         (plan, output)
     }
 
@@ -99,8 +102,10 @@ impl World {
             }
             Action::Secret(Owned { node, owner, content }) => {
                 let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.clone());
-                let made = || self.authority.issue(&content.name, self.now, output.certificate_days).unwrap();
-                let credentials = there.filter(|_| content.keep).unwrap_or_else(made);
+                let days = output.certificate_days;
+                let made = self.authorities.issue(&content.name, &mut self.issued, self.now, days).unwrap().0;
+                let kept = there.filter(|_| content.keep).map(|there| self.authorities.current(&there));
+                let credentials = kept.unwrap_or(made);
                 let mut object: Secret = render::secret(node, owner, &credentials);
                 object.metadata.resource_version = version;
                 let (key, new) = secret(&object).unwrap();
