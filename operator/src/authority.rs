@@ -138,19 +138,12 @@ impl Authority {
         &self.key
     }
 
-
     pub(crate) fn not_after(&self) -> SystemTime {
         self.validity.not_after
     }
 
     /// A certificate for somebody's key. It never outlives the authority.
-    pub(crate) fn sign(
-        &self,
-        name: &str,
-        key: &impl PublicKeyData,
-        now: SystemTime,
-        days: u32,
-    ) -> Result<Certificate> {
+    pub(crate) fn sign(&self, name: &str, key: &impl PublicKeyData, now: SystemTime, days: u32) -> Result<Certificate> {
         if now >= self.validity.not_after {
             return error("the authority's own certificate has expired");
         }

@@ -166,8 +166,8 @@ impl Operator {
         let mut everybody = Everybody { trusted: true, replaced: true };
         for (node, name) in names {
             // The keys of outposts are their own, where they can enrol.
-            let enrols = self.server.is_some()
-                && state.nodes.get(node).is_some_and(|object| object.value.outpost.is_some());
+            let enrols =
+                self.server.is_some() && state.nodes.get(node).is_some_and(|object| object.value.outpost.is_some());
             if enrols || output.authority.revoked.contains(name) {
                 continue;
             }
@@ -284,8 +284,7 @@ impl Operator {
         now: SystemTime,
     ) -> Result<(SystemTime, SystemTime), StoreError> {
         let old = self.store.credentials(node);
-        let upkeep =
-            authorities.upkeep(name, old.as_ref(), issued, now, days).map_err(|e| StoreError::new(node, e))?;
+        let upkeep = authorities.upkeep(name, old.as_ref(), issued, now, days).map_err(|e| StoreError::new(node, e))?;
         let Validity { not_after, .. } = upkeep.validity;
         let mut renewal = upkeep.validity.renewal();
         if let Some((credentials, reason)) = &upkeep.fresh {

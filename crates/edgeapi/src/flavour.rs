@@ -20,6 +20,8 @@ pub struct Pace {
     pub watch: Duration,
     /// How long what was read is good without being read again.
     pub reconcile: Duration,
+    /// The same after something changed, or went wrong.
+    pub soon: Duration,
 }
 
 impl Flavour {
@@ -44,14 +46,16 @@ impl Flavour {
     }
 
     /// MetaServer ignores the version that a watch is to begin at, and begins with all it has stored: a short one is
-    /// how to learn what an open one misses. The others replay only what happened since.
+    /// how to learn what an open one misses, and what happens between a list and the watch after it only another list
+    /// tells. The others go on where the list ended.
     pub fn pace(self, metered: bool) -> Pace {
         let minutes = |n: u64| Duration::from_secs(60 * n);
+        let soon = Duration::from_secs(15);
         match (self, metered) {
-            (Flavour::KubeEdge, false) => Pace { watch: minutes(1), reconcile: minutes(5) },
-            (Flavour::KubeEdge, true) => Pace { watch: minutes(1), reconcile: minutes(60) },
-            (_, false) => Pace { watch: minutes(8), reconcile: minutes(60) },
-            (_, true) => Pace { watch: minutes(30), reconcile: minutes(12 * 60) },
+            (Flavour::KubeEdge, false) => Pace { watch: minutes(1), reconcile: minutes(5), soon },
+            (Flavour::KubeEdge, true) => Pace { watch: minutes(1), reconcile: minutes(60), soon },
+            (_, false) => Pace { watch: minutes(8), reconcile: minutes(60), soon: minutes(60) },
+            (_, true) => Pace { watch: minutes(30), reconcile: minutes(12 * 60), soon: minutes(12 * 60) },
         }
     }
 

@@ -142,6 +142,12 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
 }
 
 #[cfg(feature = "api")]
+const ENROLL_HELP: &str =
+    "  enroll TOKEN       make a key on this device and ask the operator for a certificate, by a one-time token
+                     (- reads it from standard input); then `run --source operator`
+";
+
+#[cfg(feature = "api")]
 const SOURCE_HELP: &str =
     "  --source KIND      who delivers the configuration: file [default], kubeedge, superedge, openyurt, kubernetes,
                      operator, or auto: whichever of these Kubernetes APIs is there. Services are read there too
@@ -162,19 +168,14 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let cni = cni + SOURCE_HELP;
-    let enroll = if cfg!(feature = "api") {
-        "  enroll TOKEN       make a key on this device and ask the operator for a certificate, by a one-time token
-                     (- reads it from standard input); then `run --source operator`
-"
-    } else {
-        ""
-    };
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"
     } else {
         ""
     };
+    #[cfg(feature = "api")]
+    let doctor = doctor.to_owned() + ENROLL_HELP;
     format!(
         "{name} {version}: {summary}
 
@@ -184,7 +185,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{doctor}{enroll}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 

@@ -84,10 +84,6 @@ impl SourceKind {
             crate::Error::new(format!("--source: \"{word}\" is none of {}", known.join(", ")))
         })
     }
-
-    pub(crate) fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
-    }
 }
 
 impl Options {

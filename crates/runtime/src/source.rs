@@ -160,7 +160,7 @@ pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
 
 /// Whether the node has tunnels.
 #[cfg(feature = "api")]
-fn needs_credentials(config: &NodeConfig) -> bool {
+pub(crate) fn needs_credentials(config: &NodeConfig) -> bool {
     config.peers.iter().any(|p| p.via == Via::Tunnel)
 }
 
@@ -197,3 +197,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
 }
+
+#[cfg(test)]
+#[cfg(feature = "api")]
+mod tests;

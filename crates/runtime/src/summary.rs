@@ -77,7 +77,10 @@ fn source(node: &Node) -> Option<SourceStatus> {
     if node.options.source.kind == SourceKind::File && !node.reads_services() {
         return None;
     }
-    let health = node.desk.health();
+    let mut health = node.desk.health();
+    if node.config().is_some_and(|config| !crate::source::needs_credentials(config)) {
+        health.errors.remove("Secret");
+    }
     let reach = match health.reach {
         Reach::Online => "online",
         Reach::Offline => "offline",

@@ -38,7 +38,12 @@ mod tests {
     use super::*;
 
     fn request(key: &KeyPair) -> String {
-        CertificateParams::new(vec!["beijing.connector".to_owned()]).unwrap().serialize_request(key).unwrap().pem().unwrap()
+        CertificateParams::new(vec!["beijing.connector".to_owned()])
+            .unwrap()
+            .serialize_request(key)
+            .unwrap()
+            .pem()
+            .unwrap()
     }
 
     #[test]

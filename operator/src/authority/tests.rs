@@ -84,8 +84,7 @@ fn credentials_of_no_use_are_told_apart() {
     let foreign = issue(&stranger, "beijing.edge-1", now());
     assert_eq!(upkeep(&authorities, &good, now()), None);
     let with = |certificate: &str, key: &str| {
-        let credentials =
-            Credentials { certificate: certificate.to_owned(), key: key.to_owned(), ..good.clone() };
+        let credentials = Credentials { certificate: certificate.to_owned(), key: key.to_owned(), ..good.clone() };
         upkeep(&authorities, &credentials, now()).unwrap()
     };
     let by_another = "replaced: the certificate was issued by another authority";

@@ -146,9 +146,8 @@ mod tests {
     #[test]
     fn each_step_waits_for_everybody_and_for_the_grace() {
         let mut rotation = Rotation::new(None);
-        let mut step = |now, trusted, replaced| {
-            rotation.advance(&Facts { wanted: Some("b"), trusted, replaced, ..facts(now) })
-        };
+        let mut step =
+            |now, trusted, replaced| rotation.advance(&Facts { wanted: Some("b"), trusted, replaced, ..facts(now) });
         assert_eq!(step(NOW, true, true), (Some(Step::Introduce), None));
         assert_eq!(step(NOW + 1, false, true), (None, None));
         assert_eq!(step(NOW + 200, false, true), (None, None), "not everybody knows it");
@@ -167,7 +166,11 @@ mod tests {
         let behind = Facts { trusted: false, ..facts(NOW + 99) };
         assert_eq!(rotation.advance(&behind), (None, None));
         assert_eq!(rotation.advance(&facts(NOW + 100)), (None, Some(NOW + 200)));
-        assert_eq!(rotation.advance(&facts(NOW - 1000)), (None, Some(NOW + 200)), "a clock that runs back ends no wait");
+        assert_eq!(
+            rotation.advance(&facts(NOW - 1000)),
+            (None, Some(NOW + 200)),
+            "a clock that runs back ends no wait"
+        );
     }
 
     #[test]

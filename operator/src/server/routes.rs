@@ -179,13 +179,9 @@ async fn config<R: Registrar>(
     Ok((headers, document.config.to_string()).into_response())
 }
 
-async fn trust<R: Registrar>(
-    State(server): State<Arc<Server<R>>>,
-    Extension(caller): Extension<Caller>,
-) -> Answer {
+async fn trust<R: Registrar>(State(server): State<Arc<Server<R>>>, Extension(caller): Extension<Caller>) -> Answer {
     let (published, _) = authorised(&server, &caller)?;
-    let headers =
-        [(CONTENT_TYPE, "application/x-pem-file".to_owned()), (TRUST, published.trust_tag.to_string())];
+    let headers = [(CONTENT_TYPE, "application/x-pem-file".to_owned()), (TRUST, published.trust_tag.to_string())];
     Ok((headers, published.trust.to_string()).into_response())
 }
 
@@ -213,12 +209,7 @@ fn unknown<R>(server: &Server<R>) -> Refusal {
     UNKNOWN
 }
 
-async fn issue<R: Registrar>(
-    server: &Server<R>,
-    published: &Published,
-    name: &str,
-    csr: &str,
-) -> Answer {
+async fn issue<R: Registrar>(server: &Server<R>, published: &Published, name: &str, csr: &str) -> Answer {
     let Ok(key) = requested_key(csr) else { return Err(Refusal(StatusCode::BAD_REQUEST, "the csr is not good")) };
     let common = &published.common;
     let failed = |e: &dyn std::fmt::Display| {
@@ -250,7 +241,8 @@ mod tests {
     #[test]
     fn waits_are_as_preferred_but_not_all_alike_and_not_for_ever() {
         let waits = |preferred: &'static str| {
-            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), HeaderValue::from_static(preferred))]);
+            let headers =
+                HeaderMap::from_iter([(HeaderName::from_static("prefer"), HeaderValue::from_static(preferred))]);
             (0..100).map(|_| wait(&headers)).collect::<std::collections::BTreeSet<_>>()
         };
         let within = |preferred, least, most| {

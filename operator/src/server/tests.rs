@@ -209,11 +209,15 @@ fn without_a_certificate_of_ours_there_is_nothing_but_enrolment() {
     let stranger = Authorities::create("beijing", None, SystemTime::now()).unwrap();
     let (certificate, key) = stranger.signing().issue("beijing.edge-1", SystemTime::now(), 30).unwrap();
     let forged = Identity { chain: certificate.pem, key };
-    assert!(bench.client(Some(&forged)).and_then(|mut client| client.try_request("GET", "/v1/config", "", "")).is_err());
+    assert!(
+        bench.client(Some(&forged)).and_then(|mut client| client.try_request("GET", "/v1/config", "", "")).is_err()
+    );
     let long_ago = SystemTime::now() - Duration::from_secs(40 * 24 * 3600);
     let (certificate, key) = bench.authorities.signing().issue("beijing.edge-1", long_ago, 30).unwrap();
     let expired = Identity { chain: certificate.pem, key };
-    assert!(bench.client(Some(&expired)).and_then(|mut client| client.try_request("GET", "/v1/config", "", "")).is_err());
+    assert!(
+        bench.client(Some(&expired)).and_then(|mut client| client.try_request("GET", "/v1/config", "", "")).is_err()
+    );
 }
 
 #[test]
@@ -270,7 +274,10 @@ fn devices_are_waited_for_until_they_have_been_seen_with_everything() {
         (all.trusted, all.replaced)
     };
     let says = |bench: &Bench, identity: &Identity, trust: &str| {
-        bench.get(Some(identity), "/v1/config", &format!("Selvedge-Trust: {trust}\r\n")).header("selvedge-trust").unwrap()
+        bench
+            .get(Some(identity), "/v1/config", &format!("Selvedge-Trust: {trust}\r\n"))
+            .header("selvedge-trust")
+            .unwrap()
     };
     let (one, two) = (bench.identity("beijing.edge-1"), bench.identity("beijing.edge-2"));
     let trust = says(&bench, &one, "none");

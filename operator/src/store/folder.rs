@@ -31,9 +31,8 @@ pub(super) fn read(directory: &Path, modes: &[(&str, u32)], required: &[&str]) -
     for path in [directory, &data] {
         atomic::set_mode(path, 0o700).ok()?;
     }
-    let linked = |name: &str| {
-        fs::read_link(directory.join(name)).is_ok_and(|target| target == Path::new(DATA).join(name))
-    };
+    let linked =
+        |name: &str| fs::read_link(directory.join(name)).is_ok_and(|target| target == Path::new(DATA).join(name));
     if !required.iter().all(|name| linked(name)) {
         return None;
     }

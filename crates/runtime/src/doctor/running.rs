@@ -55,6 +55,8 @@ pub(super) fn findings(
     out.push(clock(now));
     out.extend(loaded.and_then(|loaded| certificate(loaded, now)));
     let Some(status) = status else { return Ok(out) };
+    #[cfg(feature = "api")]
+    out.extend(status.source.as_ref().map(super::api::findings).unwrap_or_default());
     for problem in &status.problems {
         out.push(Finding::new(Level::Fail, "problem", problem.clone()));
     }

@@ -65,8 +65,7 @@ pub(super) fn start(desk: &Desk, options: &Arc<Options>) -> Result<()> {
         desk.put_config(text, "last good copy");
     }
     let (desk, options) = (desk.clone(), options.clone());
-    let reader =
-        Reader { desk, options, enrolment, client: None, etag: None, renew_after: Duration::ZERO, clock };
+    let reader = Reader { desk, options, enrolment, client: None, etag: None, renew_after: Duration::ZERO, clock };
     // Enough for a TLS handshake, in a build that is not optimised too.
     let thread = thread::Builder::new().name("source-operator".to_owned()).stack_size(512 << 10);
     thread.spawn(move || reader.run()).map(drop).context(|| "start a thread".to_owned())

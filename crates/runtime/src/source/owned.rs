@@ -76,13 +76,24 @@ struct Owned {
 
 impl Owned {
     fn run(mut self) {
+        let mut settled = false;
         loop {
-            if let Err(trouble) = self.read() {
-                self.asker.failed(trouble);
-                continue;
+            let before = self.one.clone();
+            match self.read() {
+                Ok(()) => {}
+                // A watch tells when it comes.
+                Err(Trouble::Gone) => self.asker.desk.failed(self.asker.what, "does not exist".to_owned()),
+                Err(trouble) => {
+                    self.asker.failed(trouble);
+                    settled = false;
+                    continue;
+                }
             }
             self.asker.succeeded();
-            let read_again = Instant::now() + Backoff::spread(self.asker.pace().reconcile, random());
+            settled &= self.one == before;
+            let pause = if settled { self.asker.pace().reconcile } else { self.asker.pace().soon };
+            settled = true;
+            let read_again = Instant::now() + Backoff::spread(pause, random());
             while Instant::now() < read_again {
                 let (time, path) = (self.asker.pace().watch, self.selection());
                 let (one, name) = (&self.one, &self.name);

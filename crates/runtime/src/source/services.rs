@@ -39,17 +39,24 @@ struct Reader<T> {
 
 impl<T: Object> Reader<T> {
     fn run(mut self) {
+        let mut settled = false;
         loop {
             self.asker.desk.wait_until_wanted();
             let believed = match self.list() {
                 Ok(believed) => believed,
                 Err(trouble) => {
                     self.asker.failed(trouble);
+                    settled = false;
                     continue;
                 }
             };
             self.asker.succeeded();
-            let pause = if believed == Believed::Yes { self.asker.pace().reconcile } else { AGAIN };
+            let pause = match believed {
+                Believed::Yes if settled => self.asker.pace().reconcile,
+                Believed::Yes => self.asker.pace().soon,
+                _ => AGAIN,
+            };
+            settled = believed == Believed::Yes;
             let list_again = Instant::now() + Backoff::spread(pause, random());
             while Instant::now() < list_again && self.asker.desk.is_wanted() {
                 let left = list_again.saturating_duration_since(Instant::now());

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -110,7 +110,9 @@ impl<In: Transport> Connector<In> for Tls {
         }
         let config = self.config.clone().ok_or(ureq::Error::Tls("no certificate authority to trust (--ca-file)"))?;
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(self.name.unwrap_or(host)).map_err(|_| ureq::Error::Tls("not a server name"))?.to_owned();
+        let name = ServerName::try_from(self.name.unwrap_or(host))
+            .map_err(|_| ureq::Error::Tls("not a server name"))?
+            .to_owned();
         let mut conn = ClientConnection::new(config, name)?;
         let mut sock = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         sock.set_timeout(details.timeout);
@@ -209,22 +211,9 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         _now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let wall = self.clock.now().wall;
-        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let authorities = self.known.authorities(intermediates)?;
         let verify = |time| authorities.verify_server_cert(end_entity, intermediates, name, ocsp, time);
-        let mut result = verify(at(wall.seconds()));
-        // Once for each certificate of the chain: a clock that is not set says only what time it is at least.
-        for _ in 0..=intermediates.len() {
-            match (&result, wall) {
-                (
-                    Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })),
-                    Wall::AtLeast(_),
-                ) => result = verify(*not_before),
-                _ => break,
-            }
-        }
-        result
+        at_best_time(self.clock.now().wall, intermediates.len(), verify)
     }
 
     fn verify_tls12_signature(
@@ -247,5 +236,61 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes.supported_schemes()
+    }
+}
+
+/// Where the clock is not set it says only what time it is at least: certificates that begin later may be valid already.
+fn at_best_time<T>(
+    wall: Wall,
+    intermediates: usize,
+    verify: impl Fn(UnixTime) -> std::result::Result<T, rustls::Error>,
+) -> std::result::Result<T, rustls::Error> {
+    let mut result = verify(UnixTime::since_unix_epoch(Duration::from_secs(wall.seconds())));
+    // Once for each certificate of the chain.
+    for _ in 0..=intermediates {
+        let later = match (&result, wall) {
+            (
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })),
+                Wall::AtLeast(_),
+            ) => *not_before,
+            _ => break,
+        };
+        result = verify(later);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain whose certificates begin at 50 and 70, and end at 90.
+    fn chain(time: UnixTime) -> std::result::Result<u64, rustls::Error> {
+        let wrong = |error| Err(rustls::Error::InvalidCertificate(error));
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        match time.as_secs() {
+            now @ 0..50 => wrong(CertificateError::NotValidYetContext { time: at(now), not_before: at(50) }),
+            now @ 50..70 => wrong(CertificateError::NotValidYetContext { time: at(now), not_before: at(70) }),
+            now @ 70..90 => Ok(now),
+            now => wrong(CertificateError::ExpiredContext { time: at(now), not_after: at(90) }),
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_set_locks_nobody_out() {
+        assert_eq!(at_best_time(Wall::AtLeast(10), 1, chain), Ok(70));
+        assert_eq!(at_best_time(Wall::AtLeast(80), 1, chain), Ok(80));
+        assert!(at_best_time(Wall::AtLeast(100), 1, chain).is_err());
+        // One that is set is believed.
+        assert_eq!(at_best_time(Wall::Is(80), 1, chain), Ok(80));
+        for time in [10, 60, 100] {
+            assert!(at_best_time(Wall::Is(time), 1, chain).is_err(), "{time}");
+        }
+        // And it is not asked for ever.
+        let never = |time: UnixTime| {
+            let not_before = UnixTime::since_unix_epoch(Duration::from_secs(time.as_secs() + 1));
+            Err::<(), _>(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }))
+        };
+        assert!(at_best_time(Wall::AtLeast(10), 3, never).is_err());
     }
 }
