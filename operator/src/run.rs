@@ -211,8 +211,11 @@ impl Operator {
             }
         }
         if let Some(server) = self.server.as_ref().filter(|_| usable) {
-            let common =
-                Common { authorities: Arc::new(authorities), days: output.certificate_days, revoked: output.authority.revoked.clone() };
+            let common = Common {
+                authorities: Arc::new(authorities),
+                days: output.certificate_days,
+                revoked: output.authority.revoked.clone(),
+            };
             let entry = |config: &NodeConfig| {
                 let text = serde_json::to_string(config).map_err(|e| StoreError::new(&config.node, e))?;
                 Ok((config.name.clone(), Entry { node: config.node.clone(), config: text }))

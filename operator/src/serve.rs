@@ -18,8 +18,8 @@ use tracing::{error, info};
 
 use crate::controllers::{Controller, InCluster, Ledger, MANAGER, Surroundings, create_token};
 use crate::core::Options;
-use crate::telemetry::{self, Health, LogFormat, Metrics};
 use crate::server::{self, Server, Token};
+use crate::telemetry::{self, Health, LogFormat, Metrics};
 use crate::{index, lease};
 
 /// Objects that wait for the controller; more wait in the API server.
@@ -124,7 +124,18 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
     };
     let (output, _) = watch::channel(None);
     let options = Options { cluster: serve.cluster, services: ServiceSource::Api };
-    let around = Surroundings { client, namespace: serve.namespace, options, news, leader, output, server, ledger, metrics, health };
+    let around = Surroundings {
+        client,
+        namespace: serve.namespace,
+        options,
+        news,
+        leader,
+        output,
+        server,
+        ledger,
+        metrics,
+        health,
+    };
     Controller::new(around).run(stopped).await;
     // Only now: nothing of ours is under way any more.
     let _ = tokio::time::timeout(FAREWELL, election).await;

@@ -68,8 +68,7 @@ pub(crate) trait Registrar: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, RegistrarError>> + Send;
 
     /// Remembers a certificate, before it is given away.
-    fn record(&self, name: &str, certificate: &Certificate)
-    -> impl Future<Output = Result<(), RegistrarError>> + Send;
+    fn record(&self, name: &str, certificate: &Certificate) -> impl Future<Output = Result<(), RegistrarError>> + Send;
 }
 
 /// Why something could not be kept.
@@ -158,13 +157,12 @@ impl<R: Registrar> Server<R> {
         };
         let trust = format!("{}{}", common.authorities.bundle(), common.authorities.crl().unwrap_or_default());
         let tag = &hash(&trust)[..16];
-        *self.common.write().unwrap_or_else(PoisonError::into_inner) = Some(Published {
-            common: Arc::new(common),
-            trust: trust.as_str().into(),
-            trust_tag: tag.into(),
-            identity,
-        });
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| nodes.contains_key(name) || kept.contains(name));
+        *self.common.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Published { common: Arc::new(common), trust: trust.as_str().into(), trust_tag: tag.into(), identity });
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name, _| nodes.contains_key(name) || kept.contains(name));
         self.feed.publish(nodes, kept, tag);
         Ok(())
     }

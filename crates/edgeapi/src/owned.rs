@@ -85,11 +85,7 @@ impl Secret {
         if data.revoked.is_some() {
             authorities.extend_from_slice(&value("crl.pem", data.revoked)?);
         }
-        Ok(Secret {
-            authorities,
-            chain: value("tls.crt", data.chain)?,
-            key: value("tls.key", data.key)?,
-        })
+        Ok(Secret { authorities, chain: value("tls.crt", data.chain)?, key: value("tls.key", data.key)? })
     }
 }
 

@@ -102,7 +102,8 @@ impl Credentials {
         let mut parsed = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| CredentialError::Key)?;
         let key = Zeroizing::new(parsed.secret_pkcs8_der().to_vec());
         parsed.zeroize();
-        let new = Self::new(certificates(chain, "our certificate")?, key, certificates(trust, "certificate authorities")?);
+        let new =
+            Self::new(certificates(chain, "our certificate")?, key, certificates(trust, "certificate authorities")?);
         #[cfg(feature = "crl")]
         let new = new.and_then(|credentials| credentials.with_lists(trust));
         new

@@ -54,8 +54,8 @@ impl Revoked {
         const BAD: &str = "a revocation list cannot be read";
         let list = List::read(list).ok_or(BAD)?;
         for authority in trust {
-            let Ok(anchor) = anchor_from_trusted_cert(&CertificateDer::from(authority.as_slice()))
-                .map(|anchor| anchor.to_owned())
+            let Ok(anchor) =
+                anchor_from_trusted_cert(&CertificateDer::from(authority.as_slice())).map(|anchor| anchor.to_owned())
             else {
                 continue;
             };

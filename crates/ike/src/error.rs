@@ -66,16 +66,38 @@ pub(crate) enum Failure {
 /// What is wrong with the peer's proof of identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateFailure {
-    Missing { of: String },
-    Expired { of: String, at: u64 },
-    NotYetValid { of: String, from: u64 },
-    OtherAuthority { of: String },
+    Missing {
+        of: String,
+    },
+    Expired {
+        of: String,
+        at: u64,
+    },
+    NotYetValid {
+        of: String,
+        from: u64,
+    },
+    OtherAuthority {
+        of: String,
+    },
     #[cfg(feature = "crl")]
-    Revoked { of: String },
-    OtherName { expected: String, presented: String },
-    NotAName { name: String },
-    BadSignature { of: String },
-    Other { of: String, error: webpki::Error },
+    Revoked {
+        of: String,
+    },
+    OtherName {
+        expected: String,
+        presented: String,
+    },
+    NotAName {
+        name: String,
+    },
+    BadSignature {
+        of: String,
+    },
+    Other {
+        of: String,
+        error: webpki::Error,
+    },
 }
 
 impl From<CryptoError> for Failure {

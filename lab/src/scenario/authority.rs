@@ -107,7 +107,8 @@ pub fn enrolled(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     let listen = format!("{CONNECTOR_PUBLIC}:{FEED}");
     let [from, to] = [&manifests, &output].map(|path| path.to_string_lossy().into_owned());
     let arguments = ["run", "--manifests", &from, "--out", &to, "--feed-listen", &listen];
-    fabric.operator = Program::start(&fabric.lab.node("cloud-1")?.ns, &fabric.lab.dir, "selvedge-operator", &arguments)?;
+    fabric.operator =
+        Program::start(&fabric.lab.node("cloud-1")?.ns, &fabric.lab.dir, "selvedge-operator", &arguments)?;
     let state = fabric.folders(fabric.lab.node(NODE)?).state;
     report.check("18a", "a device enrols by a one-time token", || {
         fabric.clean(NODE)?;
@@ -130,6 +131,8 @@ pub fn enrolled(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     report.check("18b", "it follows the operator: a change arrives, none lost", || {
         fabric.start_program_in(NODE, "export SELVEDGE_SOURCE=operator")?;
         fabric.await_keyed(NODE)?;
+        // What is sent before the way is there would count as lost.
+        drop(fabric.traffic(NODE, "cloud-2")?);
         let traffic = Lossless::start(fabric, (NODE, "cloud-2"))?;
         let config = |members: &[&str], there: bool| {
             fabric.manifests.write_community(members)?;

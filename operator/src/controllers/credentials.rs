@@ -80,7 +80,8 @@ fn secret(authorities: &Authorities, version: Option<String>) -> Result<Secret, 
 fn read(secret: &Secret) -> Result<Keys, Failure> {
     let mut kept = BTreeMap::new();
     for (name, bytes) in secret.data.iter().flatten() {
-        let text = std::str::from_utf8(&bytes.0).map_err(|_| Failure::new(format!("Secret {NAME}: {name} is no text")))?;
+        let text =
+            std::str::from_utf8(&bytes.0).map_err(|_| Failure::new(format!("Secret {NAME}: {name} is no text")))?;
         kept.insert(name.clone(), text.to_owned());
     }
     let authorities = Authorities::load(&kept).map_err(failed)?;

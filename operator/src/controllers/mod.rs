@@ -34,8 +34,8 @@ use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
 use crate::core::{Options, Output};
-use crate::server::Server;
 use crate::index::{News, Objects, Written};
+use crate::server::Server;
 use crate::telemetry::{Health, Metrics};
 
 pub(crate) use self::ledger::Ledger;

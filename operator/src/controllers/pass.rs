@@ -14,19 +14,19 @@ use selvedge_model::Role;
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::credentials::Keys;
 use super::failure::{Context, Failure};
 use super::plan::{self, Action, Owned, Plan, Reason};
 use super::render::{self, MANAGER};
 use super::status::{self, Update};
 use super::{Controller, allocations, credentials, events, until};
-use super::credentials::Keys;
 use crate::api::CERTIFICATE_DAYS;
 use crate::authority::{Authorities, Credentials, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::rotation::Phase;
-use crate::server::{Common, Entry};
 use crate::core::{Memory, Output, Problem, Severity, compile};
 use crate::index::{self, WrittenConfig, key, resource};
+use crate::server::{Common, Entry};
 use crate::telemetry::{Verb, metrics};
 
 /// Writes at once.
