@@ -22,6 +22,8 @@ use crate::{index, lease};
 
 /// Objects that wait for the controller; more wait in the API server.
 const WAITING: usize = 1024;
+/// Without a byte from the API server a request is given up; longer than any watch is silent.
+const SILENCE: Duration = Duration::from_secs(60);
 /// To give the Lease back.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -92,7 +94,7 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
 }
 
 async fn client(kubeconfig: Option<&std::path::Path>) -> Result<Client, Box<dyn Error>> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(file) => {
             let read =
                 Kubeconfig::read_from(file).map_err(|e| format!("{}: {}", file.display(), telemetry::words(&e)))?;
@@ -104,6 +106,8 @@ async fn client(kubeconfig: Option<&std::path::Path>) -> Result<Client, Box<dyn 
             .await
             .map_err(|e| format!("no way to an API server, say --kubeconfig FILE: {}", telemetry::words(&e)))?,
     };
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config).map_err(|e| telemetry::words(&e))?)
 }
 

@@ -7,7 +7,7 @@ use selvedge_model::NodeConfig;
 
 use crate::authority::Authority;
 use crate::core::renewal::Validity;
-use crate::core::{Output, Problem};
+use crate::core::{Output, Problem, encode};
 use crate::index::{Objects, Seen, Written, digest, key};
 
 /// The most that a ConfigMap holds.
@@ -121,7 +121,7 @@ pub(super) fn configurations(output: &mut Output, objects: &Objects, written: &W
 
 /// The text to be sent, or why it cannot be.
 fn renumbered(config: &NodeConfig) -> Result<String, String> {
-    let text = serde_json::to_string(config).map_err(|e| e.to_string())?;
+    let text = encode(config)?;
     if text.len() > LONGEST {
         return Err(format!(
             "its configuration has {} bytes, more than the {LONGEST} that a ConfigMap holds; the last good one stays",

@@ -18,7 +18,7 @@ pub(crate) use proxy::{Answer, Proxy};
 use server::Server;
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A cluster of one connector and three edges, with our definitions and the namespace.
 pub(crate) struct World {
