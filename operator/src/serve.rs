@@ -53,7 +53,9 @@ pub(crate) struct Serve {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(start(serve))
+    // While one thread compiles, another one must renew the Lease.
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(start(serve))
 }
 
 async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {

@@ -1,5 +1,7 @@
 //! The operator on a real API server. `make test-kube` runs these.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "what helps tests is as free as they are")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -23,7 +23,7 @@ const WATCH: u32 = 45;
 /// What any of the watches says.
 #[derive(Debug)]
 pub(crate) enum News {
-    Object(Kind, Change<Seen>),
+    Object(Kind, Box<Change<Seen>>),
     Config(Change<WrittenConfig>),
     Secret(Change<WrittenSecret>),
 }
@@ -40,7 +40,7 @@ pub(crate) fn start(client: &Client, namespace: &str, manager: &str, metrics: &M
             value["kind"] = resource.kind.clone().into();
             Some(Seen::read(&value))
         };
-        let to_news = move |change| News::Object(kind, change);
+        let to_news = move |change| News::Object(kind, Box::new(change));
         let follow =
             follow(kind.name(), api, Config::default().timeout(WATCH), narrow, to_news, metrics.clone(), news.clone());
         tokio::spawn(follow);

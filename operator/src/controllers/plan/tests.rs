@@ -241,9 +241,9 @@ fn credentials_are_renewed_by_time_and_replaced_if_they_are_no_good() {
     );
     assert_eq!(world.pass(), Vec::<String>::new());
 
-    let mut object = Secret::default();
-    object.metadata =
-        render::config_map("edge-1", &Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() }, "").metadata;
+    let owner = Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() };
+    let metadata = render::config_map("edge-1", &owner, "").metadata;
+    let mut object = Secret { metadata, ..Secret::default() };
     object.metadata.resource_version = Some("999".to_owned());
     let (key, new) = secret(&object).unwrap();
     assert!(world.written.apply_secret(Change::Applied(key, new)));
