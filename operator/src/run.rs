@@ -19,7 +19,7 @@ use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
 use crate::core::rotation::Phase;
-use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
+use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, encode, number};
 use crate::index::Directory;
 use crate::server::{self, Common, Entry, Metrics, Server};
 use crate::store::{Store, StoreError};
@@ -196,7 +196,8 @@ impl Operator {
         let mut changes = 0;
         for (node, config) in &mut nodes {
             let changed = number(config, previous.get(node));
-            let written = self.store.write_config(config);
+            let readable = encode(config).map_err(|e| StoreError::new(node, e));
+            let written = readable.and_then(|_| self.store.write_config(config));
             if let Err(e) = written {
                 flawless = tell_failure(&e);
             } else if changed {
@@ -217,10 +218,10 @@ impl Operator {
                 revoked: output.authority.revoked.clone(),
             };
             let entry = |config: &NodeConfig| {
-                let text = serde_json::to_string(config).map_err(|e| StoreError::new(&config.node, e))?;
-                Ok((config.name.clone(), Entry { node: config.node.clone(), config: text }))
+                // What cannot be sent was said when it was to be written.
+                Some((config.name.clone(), Entry { node: config.node.clone(), config: encode(config).ok()? }))
             };
-            let entries = nodes.values().map(entry).collect::<Result<_, StoreError>>()?;
+            let entries = nodes.values().filter_map(entry).collect();
             let kept = previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, config)| config.name.clone());
             server.publish(common, entries, &kept.collect(), now).map_err(|e| StoreError::new(".state", e))?;
         }

@@ -1,6 +1,6 @@
 //! One pass: compile, write the differences, say what is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ use crate::api::CERTIFICATE_DAYS;
 use crate::authority::{Authorities, Credentials, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::rotation::Phase;
-use crate::core::{Memory, Output, Problem, Severity, compile};
+use crate::core::{Memory, Output, Problem, Severity, compile, encode};
 use crate::index::{self, WrittenConfig, key, resource};
 use crate::server::{Common, Entry};
 use crate::telemetry::{Verb, metrics};
@@ -107,7 +107,10 @@ impl Controller {
         }
         self.sign(output.as_ref(), &mut plan).await?;
         problems.append(&mut plan.problems);
-        self.refusals.retain(|node, _| self.objects.node(node).is_some());
+        // Who needs nothing any more is refused nothing.
+        let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
+        self.refusals.retain(|node, _| wanting.contains(node.as_str()));
+        drop(wanting);
         let success = self.write(plan.actions, output.as_ref()).await;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
@@ -209,15 +212,18 @@ impl Controller {
         Ok(())
     }
 
-    /// What devices are answered from now on.
+    /// What devices are answered from now on. Nodes of the cluster have ConfigMap and Secret.
     fn publish(&self, output: &Output) -> Result<(), Failure> {
         let (Some(server), Some(keys)) = (&self.around.server, &self.keys) else { return Ok(()) };
         let mut entries = BTreeMap::new();
-        for config in output.nodes.values() {
-            let text = serde_json::to_string(config).map_err(|e| Failure::new(e.to_string()))?;
+        let outpost = |node: &str| self.objects.node(node).is_some_and(|seen| seen.reference.kind == "Outpost");
+        for config in output.nodes.values().filter(|config| outpost(&config.node)) {
+            // What cannot be sent was said when the ConfigMap was planned.
+            let Ok(text) = encode(config) else { continue };
             entries.insert(config.name.clone(), Entry { node: config.node.clone(), config: text });
         }
-        let kept = self.written.configs.iter().map(|(_, there)| there.name.clone()).collect();
+        let kept = self.written.configs.iter().filter(|((_, node), _)| outpost(node));
+        let kept = kept.map(|(_, there)| there.name.clone()).collect();
         let common = Common {
             authorities: Arc::clone(&keys.authorities),
             days: output.certificate_days,
