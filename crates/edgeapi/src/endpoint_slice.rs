@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 
-use miniserde::{Deserialize, Serialize};
+use miniserde::Deserialize;
 
-use crate::object::{Labels, Meta, Object, RawMeta};
-use crate::service::{Port, RawPort, address};
+use crate::object::{Meta, Object, RawMeta, is_plain};
+use crate::service::{Port, RawPort, address, keep_ports, restore_ports};
 
 /// A part of the ready endpoints of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct SliceEndpoint {
 }
 
 /// `EndpointSlice` as it is written.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 pub struct RawEndpointSlice {
     metadata: Option<RawMeta>,
     #[serde(rename = "addressType")]
@@ -35,7 +35,7 @@ pub struct RawEndpointSlice {
     ports: Option<Vec<RawPort>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct RawEndpoint {
     addresses: Option<Vec<String>>,
     conditions: Option<RawConditions>,
@@ -43,7 +43,7 @@ struct RawEndpoint {
     node_name: Option<String>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct RawConditions {
     ready: Option<bool>,
 }
@@ -59,7 +59,7 @@ impl Object for EndpointSlice {
         let labels = metadata.as_mut().and_then(|metadata| metadata.labels.take());
         let meta = Meta::from(metadata);
         let service = labels.and_then(|labels| labels.service_name).unwrap_or_default();
-        if service.is_empty() {
+        if service.is_empty() || !is_plain(&service) {
             return Ok((meta, None));
         }
         let mut endpoints = Vec::new();
@@ -71,26 +71,34 @@ impl Object for EndpointSlice {
                 }
                 let texts = endpoint.addresses.unwrap_or_default();
                 let addresses = texts.iter().map(|text| address(&meta, text)).collect::<Result<_, _>>()?;
-                endpoints.push(SliceEndpoint { addresses, node: endpoint.node_name.unwrap_or_default() });
+                let node = endpoint.node_name.filter(|node| is_plain(node)).unwrap_or_default();
+                endpoints.push(SliceEndpoint { addresses, node });
             }
         }
         let ports = raw.ports.unwrap_or_default().into_iter().filter_map(RawPort::narrow).collect();
         Ok((meta, Some(EndpointSlice { service, endpoints, ports })))
     }
 
-    fn widen(&self, meta: &Meta) -> RawEndpointSlice {
-        let labels = Labels { service_name: Some(self.service.clone()) };
-        let endpoints = self.endpoints.iter().map(|endpoint| RawEndpoint {
-            addresses: Some(endpoint.addresses.iter().map(IpAddr::to_string).collect()),
-            conditions: None,
-            node_name: Some(endpoint.node.clone()),
+    /// `web 8080/tcp/http 10.1.0.5@edge,10.1.0.6+10.1.0.7@`
+    fn keep(&self) -> String {
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let addresses: Vec<String> = endpoint.addresses.iter().map(IpAddr::to_string).collect();
+            format!("{}@{}", addresses.join("+"), endpoint.node)
         });
-        RawEndpointSlice {
-            metadata: Some(RawMeta { labels: Some(labels), ..meta.raw() }),
-            address_type: None,
-            endpoints: Some(endpoints.collect()),
-            ports: Some(self.ports.iter().map(RawPort::widen).collect()),
-        }
+        let endpoints: Vec<String> = endpoints.collect();
+        format!("{} {} {}", self.service, keep_ports(&self.ports), endpoints.join(","))
+    }
+
+    fn restore(text: &str) -> Option<Self> {
+        let (service, rest) = text.split_once(' ')?;
+        let (ports, endpoints) = rest.split_once(' ')?;
+        let one = |text: &str| {
+            let (addresses, node) = text.split_once('@')?;
+            let addresses = addresses.split('+').filter(|a| !a.is_empty()).map(|a| a.parse().ok());
+            Some(SliceEndpoint { addresses: addresses.collect::<Option<_>>()?, node: node.to_owned() })
+        };
+        let endpoints = endpoints.split(',').filter(|one| !one.is_empty()).map(one).collect::<Option<_>>()?;
+        Some(EndpointSlice { service: service.to_owned(), endpoints, ports: restore_ports(ports)? })
     }
 }
 
@@ -103,8 +111,6 @@ impl EndpointSlice {
 
 #[cfg(test)]
 mod tests {
-    use miniserde::json;
-
     use super::*;
 
     const SLICE: &str = r#"{"metadata":{"namespace":"a","name":"web-1","resourceVersion":"9",
@@ -120,8 +126,12 @@ mod tests {
         assert_eq!((slice.service.as_str(), slice.ports.len()), ("web", 1));
         let nodes: Vec<_> = slice.endpoints.iter().map(|e| (e.addresses[0].to_string(), e.node.as_str())).collect();
         assert_eq!(nodes, [("10.1.0.5".to_owned(), "edge"), ("10.1.0.7".to_owned(), "")]);
-        let again = json::to_string(&slice.widen(&meta));
-        assert_eq!(EndpointSlice::read(&again).unwrap(), (meta, Some(slice)));
+        assert_eq!(meta.show(), "a/web-1");
+        assert_eq!(slice.keep(), "web 8080/tcp/http 10.1.0.5@edge,10.1.0.7@");
+        assert_eq!(EndpointSlice::restore(&slice.keep()), Some(slice));
+        let empty = EndpointSlice { service: "web".into(), endpoints: Vec::new(), ports: Vec::new() };
+        assert_eq!(EndpointSlice::restore(&empty.keep()), Some(empty));
+        assert_eq!(EndpointSlice::restore("web 8080/tcp/http ten@edge"), None);
     }
 
     #[test]

@@ -50,8 +50,10 @@ impl<T: Object> Event<T> {
             "ADDED" | "MODIFIED" => match json::from_str::<RawPut<T::Raw>>(line).ok().and_then(|put| put.object) {
                 None => Event::Unreadable(format!("{}: a field has a wrong type", Meta::from(any.metadata).show())),
                 Some(raw) => match T::narrow(raw) {
-                    Ok((meta, _)) if meta.key.1.is_empty() => Event::Unreadable("an object has no name".to_owned()),
-                    Ok((meta, object)) => Event::Put(meta, object),
+                    Ok((meta, object)) => match meta.check() {
+                        Ok(()) => Event::Put(meta, object),
+                        Err(problem) => Event::Unreadable(problem),
+                    },
                     Err(problem) => Event::Unreadable(problem),
                 },
             },
@@ -92,6 +94,8 @@ mod tests {
         let put = r#"{"type":"ADDED","object":{"metadata":{"namespace":"a","name":"b"},"spec":{"clusterIP":7}}}"#;
         assert_eq!(read(put), Event::Unreadable("a/b: a field has a wrong type".into()));
         assert!(matches!(read(r#"{"type":"ADDED","object":{}}"#), Event::Unreadable(_)));
+        let way_out = r#"{"type":"ADDED","object":{"metadata":{"namespace":"a","name":"../../secrets/x?"}}}"#;
+        assert_eq!(read(way_out), Event::Unreadable("an object has an impossible name".into()));
         assert!(matches!(read(r#"{"type":"NEWS","object":{}}"#), Event::Unreadable(_)));
         for line in ["", "7", "{}", r#"{"type":"ADDED"}"#, r#"{"type":7,"object":{}}"#, "dial tcp"] {
             assert!(matches!(read(line), Event::Failed(_)), "{line}");

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn items_come_one_by_one_in_any_pieces() {
         let text = r#" {"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"42","items":[1]},
-            "items": [ {"a":{"items":[{}]},"b":"]}\"\\"} , {"c":[1,[2]]},{} ] , "x":"items" }
+            "items": [ {"a":{"items":[{}]},"b":"]}\"\\"} , {"c":[1,[2]]},{} ] , "x":"items", "y":[{}] }
         "#;
         for size in 1..text.len() {
             let (head, items) = read_pieces(text, size).unwrap();

@@ -1,4 +1,4 @@
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::{Deserialize, json};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -20,26 +20,30 @@ pub trait Object: Sized + Eq {
     const PATH: &'static str;
 
     /// The fields as they are written, all optional.
-    type Raw: Deserialize + Serialize;
+    type Raw: Deserialize;
 
     /// What is left of it: `None` for an object that the node has no use for.
     fn narrow(raw: Self::Raw) -> Result<(Meta, Option<Self>), String>;
 
-    /// What [`Object::narrow`] reads the same from.
-    fn widen(&self, meta: &Meta) -> Self::Raw;
+    /// A few words without line breaks, for [`Object::restore`].
+    fn keep(&self) -> String;
+
+    /// The same object again.
+    fn restore(text: &str) -> Option<Self>;
 
     /// Reads an object's text. An error comes with as much of its name as can be read.
     fn read(text: &str) -> Result<(Meta, Option<Self>), (Meta, String)> {
-        let named = || json::from_str(text).map(|Named { metadata }| Meta::from(metadata)).unwrap_or_default();
+        let named = || {
+            let named = json::from_str(text).map(|Named { metadata }| Meta::from(metadata)).unwrap_or_default();
+            if named.check().is_ok() { named } else { Meta::default() }
+        };
         let Ok(raw) = json::from_str(text) else {
             let meta = named();
             let problem = format!("{}: a field has a wrong type", meta.show());
             return Err((meta, problem));
         };
         let (meta, object) = Self::narrow(raw).map_err(|problem| (named(), problem))?;
-        if meta.key.1.is_empty() {
-            return Err((meta, "an object has no name".to_owned()));
-        }
+        meta.check().map_err(|problem| (Meta::default(), problem))?;
         Ok((meta, object))
     }
 }
@@ -50,7 +54,7 @@ pub(crate) struct Named {
 }
 
 /// `metadata` of an object.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct RawMeta {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
@@ -61,27 +65,31 @@ pub struct RawMeta {
 }
 
 /// The labels that matter.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Labels {
     #[serde(rename = "kubernetes.io/service-name")]
     pub(crate) service_name: Option<String>,
 }
 
 impl Meta {
+    /// Names become parts of paths.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.key {
+            (_, name) if name.is_empty() => Err("an object has no name".to_owned()),
+            (namespace, name) if is_plain(namespace) && is_plain(name) => Ok(()),
+            _ => Err("an object has an impossible name".to_owned()),
+        }
+    }
+
     /// `namespace/name`, for messages.
     pub fn show(&self) -> String {
         format!("{}/{}", self.key.0, self.key.1)
     }
+}
 
-    pub(crate) fn raw(&self) -> RawMeta {
-        RawMeta {
-            namespace: Some(self.key.0.clone()),
-            name: Some(self.key.1.clone()),
-            resource_version: Some(self.version.to_string()),
-            uid: None,
-            labels: None,
-        }
-    }
+/// Of letters, digits, `-`, `_` and `.`, as all names in Kubernetes are.
+pub(crate) fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) && name != ".."
 }
 
 impl From<Option<RawMeta>> for Meta {

@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 
-use miniserde::{Deserialize, Serialize};
+use miniserde::Deserialize;
 use selvedge_model::Protocol;
 
-use crate::object::{Meta, Object, RawMeta};
+use crate::object::{Meta, Object, RawMeta, is_plain};
 
 /// A Service with cluster IPs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +26,13 @@ pub struct Port {
 }
 
 /// `Service` as it is written.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 pub struct RawService {
     metadata: Option<RawMeta>,
     spec: Option<RawSpec>,
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize)]
 struct RawSpec {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -43,7 +43,7 @@ struct RawSpec {
     ports: Option<Vec<RawPort>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 pub(crate) struct RawPort {
     name: Option<String>,
     protocol: Option<String>,
@@ -77,11 +77,16 @@ impl Object for Service {
         Ok((meta, Some(Service { cluster_ips, ports })))
     }
 
-    fn widen(&self, meta: &Meta) -> RawService {
-        let cluster_ips = self.cluster_ips.iter().map(IpAddr::to_string).collect();
-        let ports = self.ports.iter().map(RawPort::widen).collect();
-        let spec = RawSpec { kind: None, cluster_ip: None, cluster_ips: Some(cluster_ips), ports: Some(ports) };
-        RawService { metadata: Some(meta.raw()), spec: Some(spec) }
+    /// `10.96.0.7,fd00::7 80/tcp/http,53/udp/`
+    fn keep(&self) -> String {
+        let ips: Vec<String> = self.cluster_ips.iter().map(IpAddr::to_string).collect();
+        format!("{} {}", ips.join(","), keep_ports(&self.ports))
+    }
+
+    fn restore(text: &str) -> Option<Self> {
+        let (ips, ports) = text.split_once(' ')?;
+        let cluster_ips = ips.split(',').map(|ip| ip.parse().ok()).collect::<Option<_>>()?;
+        Some(Service { cluster_ips, ports: restore_ports(ports)? })
     }
 }
 
@@ -94,17 +99,36 @@ impl RawPort {
             Some(_) => None,
         };
         let port = self.port.filter(|port| *port != 0)?;
-        Some(Port { name: self.name.unwrap_or_default(), protocol, port })
+        let name = self.name.filter(|name| is_plain(name)).unwrap_or_default();
+        Some(Port { name, protocol, port })
     }
+}
 
-    pub(crate) fn widen(port: &Port) -> RawPort {
+/// `80/tcp/http,53/udp/`
+pub(crate) fn keep_ports(ports: &[Port]) -> String {
+    let one = |port: &Port| {
         let protocol = match port.protocol {
-            Some(Protocol::Tcp) => "TCP",
-            Some(Protocol::Udp) => "UDP",
-            None => "SCTP",
+            Some(Protocol::Tcp) => "tcp",
+            Some(Protocol::Udp) => "udp",
+            None => "",
         };
-        RawPort { name: Some(port.name.clone()), protocol: Some(protocol.to_owned()), port: Some(port.port) }
-    }
+        format!("{}/{protocol}/{}", port.port, port.name)
+    };
+    ports.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+pub(crate) fn restore_ports(text: &str) -> Option<Vec<Port>> {
+    let one = |text: &str| {
+        let (port, rest) = text.split_once('/')?;
+        let (protocol, name) = rest.split_once('/')?;
+        let protocol = match protocol {
+            "tcp" => Some(Protocol::Tcp),
+            "udp" => Some(Protocol::Udp),
+            _ => None,
+        };
+        Some(Port { name: name.to_owned(), protocol, port: port.parse().ok()? })
+    };
+    text.split(',').filter(|one| !one.is_empty()).map(one).collect()
 }
 
 pub(crate) fn address(meta: &Meta, text: &str) -> Result<IpAddr, String> {
@@ -113,8 +137,6 @@ pub(crate) fn address(meta: &Meta, text: &str) -> Result<IpAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use miniserde::json;
-
     use super::*;
 
     const WEB: &str = r#"{"metadata":{"namespace":"a","name":"web","resourceVersion":"7","managedFields":[{"x":{}}]},
@@ -130,8 +152,10 @@ mod tests {
         assert_eq!(web.cluster_ips.len(), 2);
         let ports: Vec<_> = web.ports.iter().map(|p| (p.name.as_str(), p.protocol, p.port)).collect();
         assert_eq!(ports, [("http", Some(Protocol::Tcp), 80), ("", Some(Protocol::Udp), 53), ("", None, 9)]);
-        let again = json::to_string(&web.widen(&meta));
-        assert_eq!(Service::read(&again).unwrap(), (meta, Some(web)));
+        assert_eq!(web.keep(), "10.96.0.7,fd00::7 80/tcp/http,53/udp/,9//");
+        assert_eq!(Service::restore(&web.keep()), Some(web));
+        assert_eq!(Service::restore("10.96.0.7"), None);
+        assert_eq!(Service::restore("ten 80/tcp/http"), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::{Event, Flavour, ListHead};
 #[derive(Debug)]
 pub struct Store<T> {
     entries: BTreeMap<Key, Entry<T>>,
+    /// What was listed by name and version, and is not known in that version.
+    expected: BTreeMap<Key, u64>,
     /// What existed up to this version is in `entries`; 0 before the first list that was believed.
     mark: u64,
     /// Version of the last list that was older than `mark`.
@@ -57,7 +59,15 @@ pub enum Believed {
 
 impl<T: Object> Default for Store<T> {
     fn default() -> Self {
-        Store { entries: BTreeMap::new(), mark: 0, older: 0, round: 0, known: false, changed: false }
+        Store {
+            entries: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            mark: 0,
+            older: 0,
+            round: 0,
+            known: false,
+            changed: false,
+        }
     }
 }
 
@@ -76,13 +86,16 @@ impl<T: Object> Store<T> {
             Ok((meta, object)) => (meta, object),
             Err((meta, problem)) => {
                 listing.problem = Some(problem);
+                if meta.key.1.is_empty() {
+                    return;
+                }
                 (meta, None)
             }
         };
         let ghost = self.is_ghost(&meta);
         if let Some(entry) = self.entries.get_mut(&meta.key) {
             entry.round = listing.round;
-            if listing.names_only && entry.version != meta.version {
+            if listing.names_only && (meta.version == 0 || meta.version != entry.version) {
                 listing.missing.push(meta);
                 return;
             }
@@ -96,9 +109,9 @@ impl<T: Object> Store<T> {
         }
     }
 
-    /// Judges the list that was read. Returns what it was worth, and the objects to ask for one by one.
-    pub fn end(&mut self, listing: Listing, flavour: Flavour, head: &ListHead) -> (Believed, Vec<Meta>) {
-        let Listing { round, mut missing, .. } = listing;
+    /// Judges the list that was read: what it was worth.
+    pub fn end(&mut self, listing: Listing, flavour: Flavour, head: &ListHead) -> Believed {
+        let Listing { round, missing, .. } = listing;
         let believed = self.judge(flavour, head);
         if believed == Believed::Yes {
             // A cluster that was restored from a backup counts from there.
@@ -115,13 +128,23 @@ impl<T: Object> Store<T> {
             }
             self.mark = head.version;
             self.older = 0;
-            self.known |= missing.is_empty();
+            self.expected = missing.into_iter().map(|meta| (meta.key, meta.version)).collect();
+            self.known |= self.expected.is_empty();
         } else {
             self.entries.retain(|_, entry| !entry.doubtful);
-            missing.retain(|meta| !self.is_ghost(meta));
-            self.known |= !self.entries.is_empty() && missing.is_empty();
+            for meta in missing {
+                if !self.is_ghost(&meta) {
+                    self.expected.insert(meta.key, meta.version);
+                }
+            }
+            self.known |= !self.entries.is_empty() && self.expected.is_empty();
         }
-        (believed, missing)
+        believed
+    }
+
+    /// What was listed by name only and is still to be asked for, one by one.
+    pub fn missing(&self) -> Vec<Meta> {
+        self.expected.iter().map(|(key, version)| Meta { key: key.clone(), version: *version }).collect()
     }
 
     /// Takes an object that was asked for by name after it was listed.
@@ -206,11 +229,15 @@ impl<T: Object> Store<T> {
 
     /// A list that was believed lacked it, or it was deleted since.
     fn is_ghost(&self, meta: &Meta) -> bool {
-        meta.version != 0 && meta.version <= self.mark && !self.entries.contains_key(&meta.key)
+        let known = self.entries.contains_key(&meta.key) || self.expected.contains_key(&meta.key);
+        meta.version != 0 && meta.version <= self.mark && !known
     }
 
     fn put(&mut self, meta: Meta, mut entry: Entry<T>) {
         entry.version = meta.version;
+        if self.expected.get(&meta.key).is_some_and(|version| meta.version >= *version) {
+            self.expected.remove(&meta.key);
+        }
         match self.entries.get_mut(&meta.key) {
             Some(old) if meta.version != 0 && meta.version <= old.version => {
                 old.round = entry.round;
@@ -233,6 +260,7 @@ impl<T: Object> Store<T> {
             self.entries.remove(&meta.key);
             self.changed = true;
         }
+        self.expected.remove(&meta.key);
     }
 }
 

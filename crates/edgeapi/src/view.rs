@@ -2,11 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use miniserde::{Serialize, json};
 use selvedge_model::{Endpoint, Protocol, Service as Served, ServicePort};
 
 use crate::object::{Meta, Object};
-use crate::{EndpointSlice, Event, Service, Store};
+use crate::{EndpointSlice, Service, Store};
 
 /// Services and their endpoints, as well as they are known.
 #[derive(Debug, Default)]
@@ -58,51 +57,49 @@ impl View {
         list
     }
 
-    /// Lines to keep over a restart, for [`read_kept`]: events of watches.
+    /// Lines to keep over a restart, for [`read_kept`].
     pub fn keep(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (meta, service) in self.services.iter() {
-            line(&mut out, "Service", &meta, service);
+            line(&mut out, SERVICE, &meta, service);
         }
         for (meta, slice) in self.slices.iter() {
-            line(&mut out, "EndpointSlice", &meta, slice);
+            line(&mut out, SLICE, &meta, slice);
         }
         out
     }
 }
+
+const SERVICE: &str = "Service";
+const SLICE: &str = "EndpointSlice";
 
 /// What [`View::keep`] wrote; lines that cannot be read are left out.
 pub fn read_kept(text: &str) -> View {
     let mut view = View::default();
     for line in text.lines() {
         match line.split_once(' ') {
-            Some(("Service", line)) => restore(&mut view.services, line),
-            Some(("EndpointSlice", line)) => restore(&mut view.slices, line),
-            _ => {}
-        }
+            Some((SERVICE, line)) => restore(&mut view.services, line),
+            Some((SLICE, line)) => restore(&mut view.slices, line),
+            _ => None,
+        };
     }
     view
 }
 
-#[derive(Serialize)]
-struct Kept<'a, R: Serialize> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    object: &'a R,
-}
-
+/// `Service 265 default web …`
 fn line<T: Object>(out: &mut Vec<u8>, kind: &str, meta: &Meta, object: &T) {
-    let kept = Kept { kind: "ADDED", object: &object.widen(meta) };
-    out.extend_from_slice(kind.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(json::to_string(&kept).as_bytes());
-    out.push(b'\n');
+    let Meta { key: (namespace, name), version } = meta;
+    out.extend_from_slice(format!("{kind} {version} {namespace} {name} {}\n", object.keep()).as_bytes());
 }
 
-fn restore<T: Object>(store: &mut Store<T>, line: &str) {
-    if let Event::Put(meta, Some(object)) = Event::<T>::read(line) {
-        store.restore(meta, object);
-    }
+fn restore<T: Object>(store: &mut Store<T>, line: &str) -> Option<()> {
+    let mut words = line.splitn(4, ' ');
+    let version = words.next()?.parse().ok()?;
+    let key = (words.next()?.to_owned(), words.next()?.to_owned());
+    let meta = Meta { key, version };
+    meta.check().ok()?;
+    store.restore(meta, T::restore(words.next()?)?);
+    Some(())
 }
 
 fn ports(service: &Service, slices: &[&EndpointSlice]) -> Vec<ServicePort> {
@@ -140,6 +137,12 @@ fn endpoints(name: &str, protocol: Protocol, slices: &[&EndpointSlice]) -> Vec<E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
+
+    fn tell<T: Object>(store: &mut Store<T>, line: &str) {
+        assert!(store.event(Event::read(line)));
+        store.complete();
+    }
 
     fn service(name: &str, version: u64, ip: &str) -> String {
         format!(
@@ -161,8 +164,8 @@ mod tests {
 
     fn view(services: &[String], slices: &[String]) -> View {
         let mut view = View::default();
-        services.iter().for_each(|line| restore(&mut view.services, line));
-        slices.iter().for_each(|line| restore(&mut view.slices, line));
+        services.iter().for_each(|line| tell(&mut view.services, line));
+        slices.iter().for_each(|line| tell(&mut view.slices, line));
         view
     }
 
@@ -219,7 +222,11 @@ mod tests {
     fn what_is_kept_comes_back() {
         let before = view(&[service("web", 3, "10.96.0.7")], &[slice("w", "web", "10.1.0.5", "edge")]);
         let kept = String::from_utf8(before.keep()).unwrap();
-        let after = read_kept(&format!("rubbish\nService {{\n{kept}"));
+        assert_eq!(
+            kept,
+            "Service 3 a web 10.96.0.7 80/tcp/http,80/tcp/old,53/udp/dns,9//x\nEndpointSlice 5 a w web 8080/tcp/http 10.1.0.5@edge\n"
+        );
+        let after = read_kept(&format!("rubbish\nService x a b 10.96.0.8 \nService 3 a ../b 10.96.0.8 \n{kept}"));
         assert!(after.is_known());
         assert_eq!(after.list(&networks()), before.list(&networks()));
         assert_eq!(after.keep(), kept.as_bytes());

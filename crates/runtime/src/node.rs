@@ -39,7 +39,7 @@ const VIEW_SETTLE: Duration = Duration::from_millis(200);
 #[cfg(feature = "api")]
 const VIEW_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(feature = "api")]
-const KEEP_PAUSE: Duration = Duration::from_secs(600);
+const KEEP_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) struct Node {
     pub(crate) options: Options,

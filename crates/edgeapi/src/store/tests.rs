@@ -14,7 +14,7 @@ fn head(version: u64) -> ListHead {
 fn list(store: &mut Store<Service>, flavour: Flavour, head: &ListHead, items: &[String]) -> Believed {
     let mut listing = store.begin(false);
     items.iter().for_each(|text| store.item(&mut listing, text));
-    store.end(listing, flavour, head).0
+    store.end(listing, flavour, head)
 }
 
 fn event(store: &mut Store<Service>, kind: &str, object: &str) -> bool {
@@ -59,6 +59,7 @@ fn what_was_deleted_while_cut_off_goes_with_the_next_list_and_stays_away() {
     // A new watch and a list of the local store still show it.
     assert!(event(&mut store, "ADDED", &both[1]));
     assert_eq!(list(&mut store, Flavour::KubeEdge, &local, &both), Believed::Local);
+    assert!(event(&mut store, "ADDED", &both[1]));
     assert_eq!(names(&store), ["x 10.0.0.1"]);
     // Made anew, it is another one.
     assert!(event(&mut store, "ADDED", &object("y", 21, "10.0.0.3")));
@@ -139,9 +140,9 @@ fn the_kind_of_a_list_only_tells_where_it_comes_from() {
     let mut store: Store<EndpointSlice> = Store::default();
     let guessed = ListHead { kind: "EndpointslicesList".into(), ..head(5) };
     let listing = store.begin(true);
-    assert_eq!(store.end(listing, Flavour::KubeEdge, &guessed).0, Believed::Local);
+    assert_eq!(store.end(listing, Flavour::KubeEdge, &guessed), Believed::Local);
     let listing = store.begin(false);
-    assert_eq!(store.end(listing, Flavour::OpenYurt, &guessed).0, Believed::Yes);
+    assert_eq!(store.end(listing, Flavour::OpenYurt, &guessed), Believed::Yes);
 }
 
 #[test]
@@ -226,8 +227,8 @@ mod names_only {
     fn list(store: &mut Store<EndpointSlice>, head: &ListHead, items: &[String]) -> (Believed, Vec<String>) {
         let mut listing = store.begin(Flavour::KubeEdge.lists_only_names_of_slices());
         items.iter().for_each(|text| store.item(&mut listing, text));
-        let (believed, missing) = store.end(listing, Flavour::KubeEdge, head);
-        (believed, missing.into_iter().map(|meta| meta.key.1).collect())
+        let believed = store.end(listing, Flavour::KubeEdge, head);
+        (believed, store.missing().into_iter().map(|meta| meta.key.1).collect())
     }
 
     fn got(store: &mut Store<EndpointSlice>, text: &str) {
@@ -251,9 +252,47 @@ mod names_only {
         // What is known in that version is not asked for again, and not spoilt.
         assert_eq!(list(&mut store, &head(11), &corrupted), (Believed::Yes, vec![]));
         assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
+        // Nor is anything else of it true.
+        let of_nobody = corrupted[0].replace("service-name", "other");
+        assert_eq!(list(&mut store, &head(12), &[of_nobody]), (Believed::Yes, vec![]));
+        assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
         // A new version is.
         assert_eq!(list(&mut store, &head(13), &[slice("w1", 12, &["127.0.0.1"])]).1, ["w1"]);
         assert_eq!(addresses(&store), ["10.1.0.5", "10.1.0.6"]);
+    }
+
+    #[test]
+    fn a_watch_may_bring_what_was_listed() {
+        let mut store = Store::default();
+        list(&mut store, &head(10), &[slice("w1", 5, &["127.0.0.1"]), slice("w2", 6, &["127.0.0.1"])]);
+        let event = |text: &str| Event::read(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
+        // An older state first, then the one that was listed, then one that was not.
+        for (text, missing) in [
+            (slice("w1", 4, &["10.1.0.4"]), 2),
+            (slice("w1", 5, &["10.1.0.5"]), 1),
+            (slice("ghost", 3, &["10.1.0.9"]), 1),
+        ] {
+            assert!(store.event(event(&text)));
+            assert_eq!(store.missing().len(), missing);
+        }
+        assert_eq!(addresses(&store), ["10.1.0.5"]);
+    }
+
+    #[test]
+    fn versions_that_cannot_be_compared_make_no_list_true() {
+        let mut store = Store::default();
+        let text = |addresses: &[&str]| slice("w1", 5, addresses).replace("\"5\"", "\"five\"");
+        list(&mut store, &head(10), &[text(&["127.0.0.1"])]);
+        got(&mut store, &text(&["10.1.0.5"]));
+        assert_eq!(list(&mut store, &head(11), &[text(&["127.0.0.1"])]), (Believed::Yes, vec!["w1".to_owned()]));
+        assert_eq!(addresses(&store), ["10.1.0.5"]);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_by_an_impossible_name() {
+        let mut store = Store::default();
+        let items = [slice("../../secrets/x", 5, &[]), slice("", 5, &[]), "7".to_owned()];
+        assert_eq!(list(&mut store, &head(10), &items), (Believed::Yes, vec![]));
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Asker {
             let end = match reader.read(&mut buffer) {
                 Ok(0) => true,
                 Ok(length) => {
+                    self.desk.heard();
                     let fed = lines.feed(buffer.get(..length).unwrap_or_default(), |text| {
                         heard = true;
                         enough |= !enough && !line(text);

@@ -122,6 +122,11 @@ impl Desk {
         }
     }
 
+    /// It said something, if only that nothing changed.
+    pub(super) fn heard(&self) {
+        self.papers().health.read = Some(Instant::now());
+    }
+
     /// `what` cannot be read; what was read before stays.
     pub(crate) fn failed(&self, what: &'static str, error: String) {
         let mut papers = self.papers();

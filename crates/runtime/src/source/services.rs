@@ -13,7 +13,13 @@ use super::desk::{Desk, Reach};
 use crate::{Options, Result};
 
 /// MetaServer that cannot reach the cloud takes ten seconds to say what it has stored.
-const STALL: Duration = Duration::from_secs(5);
+const STALL: Duration = Duration::from_secs(9);
+
+/// More objects than are asked for one by one without need.
+const MANY: usize = 20;
+
+/// The shortest watch.
+const GLANCE: Duration = Duration::from_secs(5);
 
 /// How soon a list is asked for again that did not show the state of the cloud.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -94,15 +100,10 @@ impl<T: Object> Reader<T> {
         if let Some(problem) = &listing.problem {
             log::warn!("{}: {problem}", self.asker.what);
         }
-        let (believed, missing) = desk.view(|view| store(view).end(listing, flavour, &head));
-        log::debug!(
-            "{}: a list of version {}: {believed:?}, {} to ask for",
-            self.asker.what,
-            head.version,
-            missing.len()
-        );
+        let believed = desk.view(|view| store(view).end(listing, flavour, &head));
+        log::debug!("{}: a list of version {}: {believed:?}", self.asker.what, head.version);
         self.version = head.version;
-        self.ask_for(missing)?;
+        self.complete()?;
         let reach = match (believed, flavour) {
             (Believed::Local | Believed::Unknown, _) => Reach::Offline,
             (Believed::Yes, Flavour::KubeEdge | Flavour::Kubernetes) => Reach::Online,
@@ -119,10 +120,18 @@ impl<T: Object> Reader<T> {
         Ok(believed)
     }
 
-    /// One by one, and not for long if each takes its time: the next watch brings them too.
-    fn ask_for(&mut self, missing: Vec<Meta>) -> std::result::Result<(), Trouble> {
-        let Some((group, plural)) = T::PATH.rsplit_once('/') else { return Ok(()) };
+    /// Asks for what was only named: all at once first, as a watch brings what MetaServer has stored, and stores the
+    /// rest; then one by one, and no longer if that takes its time: the next watch goes on with it.
+    fn complete(&mut self) -> std::result::Result<(), Trouble> {
         let (desk, store) = (self.asker.desk.clone(), self.store);
+        for _ in 0..2 {
+            if desk.view(|view| store(view).missing().len()) > MANY {
+                self.watch(GLANCE)?;
+            }
+        }
+        let Some((group, plural)) = T::PATH.rsplit_once('/') else { return Ok(()) };
+        let missing = desk.view(|view| store(view).missing());
+        log::debug!("{}: {} to ask for", self.asker.what, missing.len());
         for Meta { key, .. } in missing {
             let (namespace, name) = &key;
             let start = Instant::now();
@@ -151,7 +160,7 @@ impl<T: Object> Reader<T> {
 
     fn watch(&mut self, left: Duration) -> std::result::Result<End, Trouble> {
         let flavour = self.asker.target()?.flavour;
-        let time = self.asker.pace().watch.min(left).max(Duration::from_secs(10));
+        let time = self.asker.pace().watch.min(left).max(GLANCE);
         let path = if flavour == Flavour::KubeEdge || self.version == 0 {
             T::PATH.to_owned()
         } else {
