@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use selvedge_model::NodeConfig;
-
 use crate::authority::Authorities;
 use crate::core::issued::Issued;
 use crate::core::renewal::Validity;

@@ -171,6 +171,53 @@ fn a_change_is_written_to_those_it_concerns() {
 }
 
 #[test]
+fn a_revoked_node_gets_nothing_and_all_others_the_list() {
+    let mut world = settled();
+    let spec = |revoked: &[&str]| {
+        json!({"spec": {
+            "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "edgePodCIDRs": ["10.234.0.0/16"],
+            "connector": {"addresses": ["203.0.113.10"]}, "revoked": revoked,
+        }})
+    };
+    world.put("Cluster", "beijing", spec(&["edge-2"]));
+    let (_, output) = world.plan();
+    world.issued.revoke(&output.authority.revoked, 1_800_000_000);
+    assert_eq!(world.issued.revoked().len(), 1);
+    world.authorities.revoke(world.issued.revoked(), world.now).unwrap();
+    world.checks.forget();
+    let why = "delivered with other authorities";
+    let others = ["cloud-1", "edge-1", "edge-3"].map(|node| format!("secret {node} {why}"));
+    assert_eq!(world.pass(), others);
+    assert_eq!(world.pass(), Vec::<String>::new());
+    world.put("Cluster", "beijing", spec(&[]));
+    assert_eq!(world.pass(), ["secret edge-2 replaced: the certificate was revoked"]);
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn all_credentials_follow_the_authorities() {
+    let mut world = settled();
+    let step = |world: &mut World| {
+        let everybody = crate::authority::Everybody { trusted: true, replaced: true };
+        world.authorities.advance("beijing", Some("x"), 0, &everybody, world.now).unwrap();
+        world.checks.forget();
+        let actions = world.pass();
+        assert_eq!((actions.len(), world.pass().len()), (4, 0));
+        actions[1].clone()
+    };
+    assert_eq!(step(&mut world), "secret edge-1 delivered with other authorities");
+    assert_eq!(step(&mut world), "secret edge-1 replaced: the certificate was issued by the previous authority");
+    assert_eq!(step(&mut world), "secret edge-1 delivered with other authorities");
+}
+
+#[test]
+fn an_outpost_that_enrols_has_a_key_of_its_own() {
+    let mut world = settled();
+    world.put("Outpost", "gw-1", json!({"spec": {"lanPrefixes": ["192.168.77.0/24"]}}));
+    assert_eq!(world.pass(), ["config cloud-1", "config gw-1"]);
+}
+
+#[test]
 fn what_somebody_else_changed_is_set_right() {
     let mut world = settled();
     let (mut object, owner) = (ConfigMap::default(), Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() });
