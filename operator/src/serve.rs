@@ -89,6 +89,7 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(serve.metrics_listen)
         .await
         .map_err(|e| format!("--metrics-listen {}: {e}", serve.metrics_listen))?;
+    info!("metrics on http://{}/metrics", listener.local_addr()?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let health = Health::default();

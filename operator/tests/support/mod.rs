@@ -4,6 +4,8 @@ mod proxy;
 mod server;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -198,6 +200,18 @@ impl Operator {
             if log.contains(text) { Ok(()) } else { Err(log) }
         })
         .await;
+    }
+
+    /// What is answered on the port for metrics: the status line and the rest.
+    pub(crate) fn ask(&self, path: &str) -> (String, String) {
+        let log = self.log();
+        let address = log.split("metrics on http://").nth(1).unwrap().split('/').next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (status, rest) = answer.split_once("\r\n").unwrap();
+        (status.to_owned(), rest.to_owned())
     }
 
     /// SIGTERM, and whether the end was a good one.

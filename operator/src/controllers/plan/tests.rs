@@ -321,7 +321,7 @@ fn what_a_config_map_cannot_hold_is_not_sent() {
     let mut world = World::new();
     // Names as cloud providers make them.
     let domain = format!("{0}.{0}.{0}", "gateway".repeat(8));
-    for i in 0..3600_u32 {
+    for i in 0..4200_u32 {
         let (a, b) = (i / 250, i % 250 + 1);
         let network = format!("11.{}.{}.0/24", i / 256, i % 256);
         world.node(&format!("edge-{i}.{domain}"), "edge", &format!("192.168.{a}.{b}"), &[&network]);
@@ -333,5 +333,5 @@ fn what_a_config_map_cannot_hold_is_not_sent() {
     assert!(words[0].ends_with("more than the 1048576 that a ConfigMap holds; the last good one stays"), "{words:?}");
     let connector = |action: &&Action| matches!(action, Action::Config(owned) if owned.node == "cloud-1");
     assert_eq!(plan.actions.iter().find(connector), None);
-    assert!(output.nodes.len() > 3600);
+    assert!(output.nodes.len() > 4200);
 }
