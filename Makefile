@@ -103,4 +103,4 @@ setup-arch:
 .PHONY: test-kube-operator
 test-kube-operator:
 	lab/tools/kube/build kubernetes
-	$(CARGO) test --locked -p selvedge-operator --test cluster -- --ignored --test-threads=2
+	$(CARGO) test --locked -p selvedge-operator --test cluster --test devices -- --ignored --test-threads=2

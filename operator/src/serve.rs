@@ -98,6 +98,7 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
     let server = match serve.feed_listen {
         Some(address) => {
             let listener = TcpListener::bind(address).await.map_err(|e| format!("--feed-listen {address}: {e}"))?;
+            info!("devices are answered on {}", listener.local_addr()?);
             let metrics = server::Metrics::default();
             metrics.register(registry.sub_registry_with_prefix("selvedge_operator"));
             let secrets = Api::namespaced(client.clone(), &serve.namespace);

@@ -48,7 +48,8 @@ struct Outcome {
 /// What a write came to.
 enum Done {
     Config(Box<Option<(index::Key, WrittenConfig)>>),
-    Secret(Box<Option<(index::Key, index::WrittenSecret)>>),
+    /// With what is to be remembered of the certificate.
+    Secret(Box<Option<(index::Key, index::WrittenSecret)>>, Issued),
     DeletedConfig(String),
     DeletedSecret(String),
 }
@@ -234,6 +235,22 @@ impl Controller {
 
     /// Whether all was written. Ends early if there is something new, which the next pass looks at first.
     async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>) -> bool {
+        let mut issued = Issued::default();
+        let written = self.write_all(actions, output, &mut issued).await;
+        if issued == Issued::default() {
+            return written;
+        }
+        // What is lost between finds the next pass in the Secrets.
+        match bounded(self.around.ledger.change(|known| known.merge(&issued))).await {
+            Ok(_) => written,
+            Err(e) => {
+                warn!("{e}");
+                false
+            }
+        }
+    }
+
+    async fn write_all(&mut self, actions: Vec<Action>, output: Option<&Output>, issued: &mut Issued) -> bool {
         let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
         let total = actions.len();
         let mut done = 0;
@@ -250,6 +267,9 @@ impl Controller {
                     Ok(result) => {
                         done += 1;
                         self.refusals.remove(node);
+                        if let Done::Secret(_, certificate) = &result {
+                            issued.merge(certificate);
+                        }
                         self.settle(result);
                     }
                     Err(e) => {
@@ -299,12 +319,13 @@ impl Controller {
                 Ok(Done::Config(Box::new(index::config(&written))))
             }
             Action::Secret(Owned { node, owner, content }) => {
-                let object = render::secret(node, owner, &self.credentials(node, content, days)?);
+                let (credentials, issued) = self.credentials(node, content, days)?;
+                let object = render::secret(node, owner, &credentials);
                 let name = render::name(node);
                 let written = secrets.patch(&name, &apply, &Patch::Apply(&object)).await;
                 let written = written.context(|| format!("Secret {name}"))?;
                 info!("{node}: credentials {}", content.why);
-                Ok(Done::Secret(Box::new(index::secret(&written))))
+                Ok(Done::Secret(Box::new(index::secret(&written)), issued))
             }
             Action::DeleteConfig(node) => {
                 let name = render::name(node);
@@ -320,16 +341,15 @@ impl Controller {
         }
     }
 
-    fn credentials(&self, node: &str, reason: &Reason, days: u32) -> Result<Credentials, Failure> {
+    fn credentials(&self, node: &str, reason: &Reason, days: u32) -> Result<(Credentials, Issued), Failure> {
         let Some(keys) = &self.keys else { return Err(Failure::new("there is no certificate authority")) };
         let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.as_ref());
         if let Some(there) = there.filter(|_| reason.keep) {
-            return Ok(keys.authorities.current(there));
+            return Ok((keys.authorities.current(there), Issued::default()));
         }
-        // Recorded by the next pass, which finds it in the Secret.
         let mut issued = Issued::default();
         let made = keys.authorities.issue(&reason.name, &mut issued, SystemTime::now(), days);
-        made.map(|(made, _)| made).map_err(|e| Failure::new(format!("{node}: {e}")))
+        made.map(|(made, _)| (made, issued)).map_err(|e| Failure::new(format!("{node}: {e}")))
     }
 
     /// Takes note of what was written, before the watch tells of it.
@@ -340,7 +360,7 @@ impl Controller {
                     self.written.configs.insert(key, written);
                 }
             }
-            Done::Secret(written) => {
+            Done::Secret(written, _) => {
                 if let Some((key, written)) = *written {
                     self.written.secrets.insert(key, written);
                 }
