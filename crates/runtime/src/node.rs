@@ -388,7 +388,9 @@ impl Node {
             let wanted = wants_services(&loaded.config);
             let services = &mut loaded.config.services;
             self.desk.set_metered(loaded.config.metered);
-            self.desk.want_services(wanted);
+            if let Err(error) = self.desk.want_services(wanted, &self.options) {
+                log::error!("Services are not read: {error}");
+            }
             if wanted {
                 services.list = self.desk.services(&services.cidrs).unwrap_or_default();
             }

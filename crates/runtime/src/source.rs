@@ -102,14 +102,13 @@ impl Loaded {
     }
 }
 
-/// Starts the threads that read what is not in files; those for Services wait until they are wanted.
+/// Starts the threads that read what is not in files; those for Services start when they are wanted.
 #[cfg(feature = "api")]
 pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
     let kept = read_bounded(&options.state_dir.join(SERVICES), MAX_SERVICES_BYTES).unwrap_or_default();
     let view = selvedge_edgeapi::read_kept(std::str::from_utf8(&kept).unwrap_or_default());
     let desk = desk::Desk::new(view);
     let options = Arc::new(options.clone());
-    services::start(&desk, &options)?;
     match options.source.kind {
         SourceKind::File => return Ok(desk),
         SourceKind::Operator => return operator::start(&desk, &options).map(|()| desk),
@@ -123,8 +122,7 @@ pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
             desk.put_credentials(pem);
         }
     }
-    let node = options.source.node.clone().unwrap_or_else(host_name);
-    owned::start(&desk, &options, &node)?;
+    owned::start(&desk, &options)?;
     Ok(desk)
 }
 
@@ -135,12 +133,6 @@ pub(crate) const SERVICES: &str = "services";
 /// More than ten times what a thousand Services take.
 #[cfg(feature = "api")]
 const MAX_SERVICES_BYTES: u64 = 16 << 20;
-
-/// The name that a kubelet gives its node unless told otherwise.
-#[cfg(feature = "api")]
-fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase()
-}
 
 /// What the operator delivered.
 pub(crate) fn delivered(options: &Options) -> Result<Loaded> {

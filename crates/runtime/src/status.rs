@@ -59,6 +59,8 @@ pub struct ConfigStatus {
 #[cfg(feature = "api")]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceStatus {
+    /// It delivers the configuration, and not only Services.
+    pub configuration: bool,
     /// `kubeedge`, `superedge`, `openyurt`, `kubernetes` or `operator`; empty as long as none was found.
     pub kind: String,
     /// Its URL.

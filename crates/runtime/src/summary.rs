@@ -74,7 +74,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
 fn source(node: &Node) -> Option<SourceStatus> {
     use crate::options::SourceKind;
     use crate::source::desk::Reach;
-    if node.options.source.kind == SourceKind::File && !node.reads_services() {
+    let configuration = node.options.source.kind != SourceKind::File;
+    if !configuration && !node.reads_services() {
         return None;
     }
     let mut health = node.desk.health();
@@ -87,6 +88,7 @@ fn source(node: &Node) -> Option<SourceStatus> {
         Reach::Unknown => "unknown",
     };
     Some(SourceStatus {
+        configuration,
         kind: health.kind.to_owned(),
         server: health.server,
         reach: reach.to_owned(),

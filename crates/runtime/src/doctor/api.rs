@@ -1,7 +1,23 @@
 //! What ails the Kubernetes API that the program asks, and which switch of its framework helps.
 
 use super::finding::{Finding, Level};
-use crate::status::SourceStatus;
+use crate::status::{ConfigStatus, SourceStatus, Status};
+
+/// The configuration as the running program has it.
+pub(super) fn configuration(status: &Status) -> Finding {
+    let ConfigStatus { generation, source, error } = &status.config;
+    match error {
+        None => {
+            let text = format!("configuration of {}, generation {generation}, from {source}", status.name);
+            Finding::new(Level::Ok, "config", text)
+        }
+        Some(error) => {
+            let in_force = if status.name.is_empty() { "" } else { "; the last good one is in force" };
+            let text = format!("the configuration cannot be used{in_force}: {error}");
+            Finding::new(Level::Fail, "config", text)
+        }
+    }
+}
 
 pub(super) fn findings(source: &SourceStatus) -> Vec<Finding> {
     if source.kind.is_empty() {
@@ -9,13 +25,15 @@ pub(super) fn findings(source: &SourceStatus) -> Vec<Finding> {
         let remedy = "start the framework of this node, or name its API: --source, --server";
         return vec![Finding::new(Level::Fail, "source", text).remedy(remedy)];
     }
+    // Cut off, errors are to be expected, and what was known stays.
+    let level = if source.reach == "offline" { Level::Warn } else { Level::Fail };
     let at = format!("{} at {}", source.kind, source.server);
     let mut findings: Vec<Finding> = source
         .errors
         .iter()
         .map(|error| {
             let text = format!("{at}: {error}");
-            Finding::new(Level::Fail, "source", text).remedy(remedy(&source.kind, &source.server, error))
+            Finding::new(level, "source", text).remedy(remedy(&source.kind, &source.server, error))
         })
         .collect();
     if source.reach == "offline" {
@@ -71,6 +89,7 @@ mod tests {
 
     fn source(kind: &str, reach: &str, errors: &[&str]) -> SourceStatus {
         SourceStatus {
+            configuration: true,
             kind: kind.into(),
             server: "http://127.0.0.1:1".into(),
             reach: reach.into(),
@@ -104,6 +123,7 @@ mod tests {
     fn a_source_that_is_well_or_away() {
         assert!(told("kubeedge", "online", &[]).starts_with("ok    kubeedge at http://127.0.0.1:1 answers"));
         assert!(told("kubeedge", "offline", &[]).contains("dynamicController"));
+        assert!(!told("kubeedge", "offline", &["Secret: not in the local store"]).contains("FAIL"));
         assert!(told("", "unknown", &["ConfigMap: no Kubernetes API answers"]).contains("--source"));
     }
 }

@@ -41,7 +41,14 @@ pub(super) fn findings(
             None
         }
     };
+    #[cfg(feature = "api")]
+    let told = status
+        .as_ref()
+        .filter(|status| status.source.as_ref().is_some_and(|source| source.configuration))
+        .map(super::api::configuration);
     match delivered {
+        #[cfg(feature = "api")]
+        _ if told.is_some() => out.extend(told),
         Ok(loaded) => {
             let text = format!("configuration of {}, generation {}", loaded.config.name, loaded.config.generation);
             out.push(Finding::new(Level::Ok, "config", text));

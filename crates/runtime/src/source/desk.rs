@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::target::{self, Target};
 use super::{Loaded, Pem};
 use crate::options::Source;
-use crate::{Error, Result};
+use crate::{Error, Options, Result};
 
 /// Shared by the loop and all threads of a source.
 #[derive(Clone, Default)]
@@ -29,6 +29,8 @@ struct Shared {
     /// Whether Services are read here.
     wanted: Mutex<bool>,
     wanting: Condvar,
+    /// They were wanted once.
+    reading: AtomicBool,
     metered: AtomicBool,
 }
 
@@ -162,10 +164,14 @@ impl Desk {
         lock(&self.0.target).take_if(|known| known == target);
     }
 
-    /// Whether Services are to be read.
-    pub(crate) fn want_services(&self, wanted: bool) {
+    /// Whether Services are to be read; those who do are started when they are wanted first.
+    pub(crate) fn want_services(&self, wanted: bool, options: &Options) -> Result<()> {
         *lock(&self.0.wanted) = wanted;
         self.0.wanting.notify_all();
+        if wanted && !self.0.reading.swap(true, Ordering::Relaxed) {
+            super::services::start(self, &Arc::new(options.clone()))?;
+        }
+        Ok(())
     }
 
     pub(super) fn is_wanted(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Reads the ConfigMap and the Secret of this node.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 use super::asker::{Asker, End, Trouble, random};
 use super::desk::{Desk, Reach};
 use super::{Pem, read_bounded};
-use crate::{Options, Result};
+use crate::{Error, Options, Result};
 
 /// Which of the two.
 #[derive(Clone, Copy)]
@@ -54,7 +55,15 @@ impl Kind {
 }
 
 /// Starts a thread for each: neither waits for the other.
-pub(super) fn start(desk: &Desk, options: &Arc<Options>, node: &str) -> Result<()> {
+pub(super) fn start(desk: &Desk, options: &Arc<Options>) -> Result<()> {
+    let node = options.source.node.clone().unwrap_or_else(host_name);
+    for (option, name) in [("--node", &node), ("--namespace", &options.source.namespace)] {
+        // It becomes a part of paths.
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        {
+            return Err(Error::new(format!("{option}: \"{name}\" is no name in Kubernetes")));
+        }
+    }
     for kind in [Kind::ConfigMap, Kind::Secret] {
         let name = format!("selvedge-node-{node}");
         Asker::new(desk, options, kind.name()).spawn(move |asker| {
@@ -65,6 +74,11 @@ pub(super) fn start(desk: &Desk, options: &Arc<Options>, node: &str) -> Result<(
         })?;
     }
     Ok(())
+}
+
+/// The name that a kubelet gives its node unless told otherwise.
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase()
 }
 
 struct Owned {

@@ -54,7 +54,7 @@ impl Node {
 
     fn start(mut self) -> Node {
         self.desk = start(&self.options).unwrap();
-        self.desk.want_services(true);
+        self.desk.want_services(true, &self.options).unwrap();
         self
     }
 
@@ -252,6 +252,16 @@ fn a_server_that_is_busy_is_asked_again() {
     });
     node.until(|node| node.services() == ["web1: 5 6"]);
     node.until(|node| node.error("Services").is_none() && node.error("EndpointSlices").is_none());
+}
+
+#[test]
+fn a_node_without_a_name_in_kubernetes_has_no_configuration_there() {
+    for name in ["Edge 1", "../x", ""] {
+        let mut node = Node::empty(Flavour::KubeEdge);
+        node.options.source.node = Some(name.to_owned());
+        let error = start(&node.options).err().unwrap().to_string();
+        assert_eq!(error, format!("--node: \"{name}\" is no name in Kubernetes"));
+    }
 }
 
 #[test]
