@@ -39,14 +39,19 @@ impl Program {
 
     /// `prefix`: the words of a program that starts it.
     fn start_by(prefix: &[OsString], file: &Path, ns: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
-        let program = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let log = dir.join(format!("{program}.log"));
-        let output = File::options().create(true).append(true).open(&log)?;
         let mut words = prefix.iter().map(OsString::as_os_str).chain([file.as_os_str()]);
         let mut command = ns.command(words.next().context("no program")?);
-        command.args(words).args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        command.args(words).args(arguments);
+        Self::launch(command, &file.file_name().unwrap_or_default().to_string_lossy(), dir)
+    }
+
+    /// Starts a command with its output appended to `<dir>/<name>.log`.
+    pub fn launch(mut command: Command, name: &str, dir: &Path) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
-        Ok(Self { child, name: program, log })
+        Ok(Self { child, name: name.to_owned(), log })
     }
 
     /// Whether it still runs; if not, why not.
