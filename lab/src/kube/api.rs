@@ -51,8 +51,8 @@ pub struct Response {
 impl Api {
     /// `server` is a URL; `namespace` the network namespace to ask from.
     pub fn new(server: &str, namespace: Option<&str>, identity: &Identity<'_>) -> Result<Self> {
-        let mut tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let mut tls =
+            TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
         if let Some(pem) = identity.authority {
             tls = tls.root_certs(RootCerts::new_with_certs(&[Certificate::from_pem(pem.as_bytes())?]));
         }
@@ -161,7 +161,8 @@ impl Response {
 
 /// Where an object is: Kubernetes' plurals are regular as far as the laboratory uses them.
 pub fn path(object: &Value) -> Result<String> {
-    let word = |value: &Value, what: &str| value.as_str().map(str::to_owned).with_context(|| format!("object without {what}"));
+    let word =
+        |value: &Value, what: &str| value.as_str().map(str::to_owned).with_context(|| format!("object without {what}"));
     let version = word(&object["apiVersion"], "apiVersion")?;
     let kind = word(&object["kind"], "kind")?.to_lowercase();
     let name = word(&object["metadata"]["name"], "a name")?;

@@ -44,7 +44,7 @@ pub struct ControlPlane {
     port: u16,
     dir: PathBuf,
     /// In the order in which they end.
-    manager: Program,
+    manager: Option<Program>,
     server: Option<Program>,
     store: Program,
 }
@@ -57,8 +57,7 @@ impl ControlPlane {
         let pki = Pki::create(&dir.join("pki"))?;
         let addresses = ["127.0.0.1", "10.96.0.1"].map(str::to_owned).into_iter();
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
-        let server: Vec<String> =
-            addresses.chain(site.addresses.iter().map(IpAddr::to_string)).chain(names).collect();
+        let server: Vec<String> = addresses.chain(site.addresses.iter().map(IpAddr::to_string)).chain(names).collect();
         pki.issue("apiserver", &Subject { name: "kube-apiserver", server: &server, ..Subject::default() })?;
         pki.issue("admin", &Subject { name: "admin", group: Some("system:masters"), ..Subject::default() })?;
         pki.issue("manager", &Subject { name: "system:kube-controller-manager", ..Subject::default() })?;
@@ -69,18 +68,19 @@ impl ControlPlane {
         }
         let store = start_store(namespace.as_deref(), &dir, site.port)?;
         let server = start_server(namespace.as_deref(), &dir, site)?;
-        let manager = start_manager(namespace.as_deref(), &dir, site.port)?;
         let mut plane = Self {
             pki,
             namespace,
             addresses: site.addresses.to_vec(),
             port: site.port,
             dir,
-            manager,
+            manager: None,
             server: Some(server),
             store,
         };
         plane.await_ready()?;
+        // It ends where the roles are not there yet.
+        plane.manager = Some(start_manager(plane.namespace.as_deref(), &plane.dir, site.port)?);
         Ok(plane)
     }
 
@@ -98,11 +98,8 @@ impl ControlPlane {
     pub fn admin(&self) -> Result<Api> {
         let (authority, certificate, key) =
             (self.pki.authority(), self.pki.read("admin.crt")?, self.pki.read("admin.key")?);
-        let identity = Identity {
-            authority: Some(&authority),
-            certificate: Some((&certificate, &key)),
-            ..Identity::default()
-        };
+        let identity =
+            Identity { authority: Some(&authority), certificate: Some((&certificate, &key)), ..Identity::default() };
         Api::new(&format!("https://127.0.0.1:{}", self.port), self.namespace.as_deref(), &identity)
     }
 
@@ -121,8 +118,7 @@ impl ControlPlane {
 
     /// Starts it again with all it knew.
     pub fn start_server(&mut self) -> Result<()> {
-        let site =
-            Site { namespace: None, addresses: &self.addresses, port: self.port, dir: &self.dir };
+        let site = Site { namespace: None, addresses: &self.addresses, port: self.port, dir: &self.dir };
         self.server = Some(start_server(self.namespace.as_deref(), &self.dir, &site)?);
         self.await_ready()
     }
@@ -140,8 +136,7 @@ impl ControlPlane {
     /// Whether all of it still runs; if not, why not.
     pub fn check(&mut self) -> Result<()> {
         self.store.check()?;
-        self.server.as_mut().map_or(Ok(()), Program::check)?;
-        self.manager.check()
+        self.server.iter_mut().chain(&mut self.manager).try_for_each(Program::check)
     }
 
     fn signal(&self, signal: Signal) {
@@ -208,7 +203,8 @@ fn start_server(namespace: Option<&str>, dir: &Path, site: &Site<'_>) -> Result<
     match site.addresses.first() {
         Some(address) => command.arg("--bind-address=0.0.0.0").arg(format!("--advertise-address={address}")),
         // No Endpoints may name a loopback address.
-        None => command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+        None => command
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             .arg("--endpoint-reconciler-type=none"),
     };
     for (flag, file) in [

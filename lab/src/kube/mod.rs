@@ -2,7 +2,10 @@
 
 mod api;
 mod binaries;
+mod cloud;
 mod control_plane;
+mod edges;
+mod framework;
 mod pki;
 
 use std::process::ExitCode;
@@ -12,6 +15,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::control_plane::{ControlPlane, Site};
+use self::framework::Framework;
 use crate::topology::RunDir;
 
 /// What can be done with it.
@@ -19,6 +23,14 @@ use crate::topology::RunDir;
 pub enum Verb {
     /// Start a control plane on the loopback, print its KUBECONFIG, and stay until interrupted.
     Up(Up),
+    /// What each edge-local API does online, cut off, restarted offline and joined again.
+    Edges {
+        /// Whose.
+        framework: Framework,
+        /// Leave logs behind.
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 /// A control plane for people and for the tests of others.
@@ -33,6 +45,7 @@ pub struct Up {
 pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Up(options) => up(options),
+        Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
 }
 
