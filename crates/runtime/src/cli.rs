@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[cfg(feature = "api")]
+use crate::options::{SourceKind, without_slash};
 use crate::{Error, Options, Result};
 
 /// What a person asked for.
@@ -64,6 +66,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         }
     }
     let mut options = Options::new(program.folder, program.cni_dir);
+    #[cfg(feature = "api")]
+    options.read_environment(|name| std::env::var(name).ok())?;
     let mut json = false;
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
@@ -84,6 +88,26 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             }
             Long("no-landlock") if verb == "run" => options.landlock = false,
             Long("metered") if verb == "run" => options.metered = true,
+            #[cfg(feature = "api")]
+            Long("source") => {
+                let word = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                options.source.kind = SourceKind::parse(&word)?;
+            }
+            #[cfg(feature = "api")]
+            Long("server") => {
+                let url = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                options.source.server = Some(without_slash(url));
+            }
+            #[cfg(feature = "api")]
+            Long("token-file") => options.source.token_file = Some(parser.value().map_err(wrong)?.into()),
+            #[cfg(feature = "api")]
+            Long("ca-file") => options.source.ca_file = Some(parser.value().map_err(wrong)?.into()),
+            #[cfg(feature = "api")]
+            Long("node") => options.source.node = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?),
+            #[cfg(feature = "api")]
+            Long("namespace") => {
+                options.source.namespace = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+            }
             Long("json") if verb == "status" || verb == "doctor" => json = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -98,12 +122,27 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     })
 }
 
+#[cfg(feature = "api")]
+const SOURCE_HELP: &str =
+    "  --source KIND      who delivers the configuration: file [default], kubeedge, superedge, openyurt, kubernetes,
+                     operator, or auto: whichever of these Kubernetes APIs is there. Services are read there too
+                     if the configuration says so; with `file`, from the API that auto would choose
+  --server URL       where that is, if not where it always is
+  --token-file FILE  bearer token for it, read for every request [that of the pod's ServiceAccount]
+  --ca-file FILE     certificate authorities of the server, PEM [those of the pod's ServiceAccount]
+  --node NAME        Kubernetes name of this node [the host's name]
+  --namespace NAME   where ConfigMap and Secret of this node are [selvedge]
+                     These six are also read from the environment: SELVEDGE_SOURCE, SELVEDGE_TOKEN_FILE, ...
+";
+
 fn help(program: &Program) -> String {
     let defaults = Options::new(program.folder, program.cni_dir);
     let cni = match &defaults.cni_dir {
         Some(dir) => format!("  --cni-dir DIR      where CNI networks are read [{}]\n", dir.display()),
         None => String::new(),
     };
+    #[cfg(feature = "api")]
+    let cni = cni + SOURCE_HELP;
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"

@@ -32,6 +32,8 @@ use crate::error::Context as _;
 
 pub use error::{Error, Result};
 pub use options::Options;
+#[cfg(feature = "api")]
+pub use options::{Source, SourceKind};
 
 /// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
 pub fn main(program: &Program) -> ExitCode {

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
-use selvedge_model::{DatapathMode, FirewallBackend, Protocol};
+use selvedge_model::{DatapathMode, FirewallBackend, Protocol, ServiceMode};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::fields::{Prefix, Word, parse_word};
 use super::{FieldError, typed};
 
-/// A Kubernetes node.
+/// A Kubernetes node, or an Outpost seen as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) labels: BTreeMap<String, String>,
@@ -30,6 +30,15 @@ pub(crate) struct Node {
     pub(crate) firewall: Option<FirewallBackend>,
     /// Annotation `selvedge.dev/metered`.
     pub(crate) metered: bool,
+    /// What only an Outpost has.
+    pub(crate) outpost: Option<Outside>,
+}
+
+/// What is different where there is no Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// `spec.services`.
+    pub(crate) services: Option<ServiceMode>,
 }
 
 /// A Kubernetes Service.
@@ -101,6 +110,7 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
         firewall: annotation_word(&metadata, "firewall")?,
         metered: annotation_word(&metadata, "metered")?.unwrap_or(false),
         labels: metadata.labels.unwrap_or_default(),
+        outpost: None,
     })
 }
 
