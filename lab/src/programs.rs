@@ -140,6 +140,19 @@ pub struct Status {
     pub certificate_not_after: Option<u64>,
     /// What time it is.
     pub clock: Clock,
+    /// The API that is asked, if any is.
+    pub source: Option<Source>,
+}
+
+/// The API that delivers configuration, Services or both.
+#[derive(Debug, Deserialize)]
+pub struct Source {
+    /// `kubeedge`, `superedge`, `openyurt`, `kubernetes` or `operator`.
+    pub kind: String,
+    /// `online`, `offline` or `unknown`.
+    pub reach: String,
+    /// What cannot be read, and why.
+    pub errors: Vec<String>,
 }
 
 /// The calendar as a program goes by it.
@@ -225,6 +238,8 @@ pub struct Folders {
     cni: PathBuf,
     /// A file with the time that the program is to take for the present, instead of the system's clock.
     pub clock: Option<PathBuf>,
+    /// The options that tell of another source than files.
+    pub source: Vec<String>,
 }
 
 impl Folders {
@@ -238,6 +253,7 @@ impl Folders {
             state: node.dir.join("state"),
             cni: node.cni_dir(),
             clock: None,
+            source: Vec::new(),
         }
     }
 }
@@ -254,6 +270,7 @@ pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program>
             .map(|p| p.to_string_lossy());
     let mut arguments = vec!["run", "--config", &config, "--credentials", &credentials];
     arguments.extend(["--run-dir", &run, "--state-dir", &state]);
+    arguments.extend(folders.source.iter().map(String::as_str));
     if node.role != Role::Connector {
         arguments.extend(["--cni-dir", &cni]);
     }

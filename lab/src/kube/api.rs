@@ -110,12 +110,6 @@ impl Api {
         self.ask("GET", path, None)?.json(path)
     }
 
-    /// The object, if there is one.
-    pub fn find(&self, path: &str) -> Result<Option<Value>> {
-        let answer = self.ask("GET", path, None)?;
-        if answer.status == 404 { Ok(None) } else { answer.json(path).map(Some) }
-    }
-
     /// Applies an object on the server's side, with its status if it has one.
     pub fn apply(&self, object: &Value) -> Result<()> {
         let path = path(object)?;

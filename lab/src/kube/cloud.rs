@@ -63,6 +63,16 @@ impl Cloud {
         Ok(cloud)
     }
 
+    /// Where the nodes of the cloud find the API server.
+    pub fn address(&self) -> IpAddr {
+        self.door.inside
+    }
+
+    /// Applies objects in YAML.
+    pub fn apply_text(&self, text: &str) -> Result<()> {
+        exec::feed(self.kubectl()?.args(["apply", "--server-side", "-f", "-"]), text).map(drop)
+    }
+
     /// Cuts all edges off; what stands is cut too.
     pub fn cut(&mut self, cut: Cut) -> Result<()> {
         self.door.shut(cut)
@@ -104,10 +114,13 @@ impl Cloud {
     }
 
     fn apply_folder(&self, folder: &Path) -> Result<()> {
+        exec::run(self.kubectl()?.args(["apply", "--server-side", "--recursive", "-f"]).arg(folder)).map(drop)
+    }
+
+    fn kubectl(&self) -> Result<Command> {
         let mut command = command(Some(&self.namespace), &binaries::find("kubectl")?);
         command.arg("--kubeconfig").arg(self.plane.kubeconfig());
-        command.args(["apply", "--server-side", "--recursive", "-f"]).arg(folder);
-        exec::run(&mut command).map(drop)
+        Ok(command)
     }
 }
 

@@ -6,13 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::api::{Api, Identity};
 use super::binaries;
 use super::pki::{Pki, Subject};
-use crate::netns::{Netns, kill};
+use crate::netns::Netns;
 use crate::programs::{Program, wait};
 
 /// Five seconds on an idle machine, half a minute on one that builds beside it.
@@ -40,12 +39,11 @@ pub struct ControlPlane {
     /// Certificates and keys.
     pub pki: Pki,
     namespace: Option<String>,
-    addresses: Vec<IpAddr>,
     port: u16,
     dir: PathBuf,
     /// In the order in which they end.
     manager: Option<Program>,
-    server: Option<Program>,
+    server: Program,
     store: Program,
 }
 
@@ -68,16 +66,7 @@ impl ControlPlane {
         }
         let store = start_store(namespace.as_deref(), &dir, site.port)?;
         let server = start_server(namespace.as_deref(), &dir, site)?;
-        let mut plane = Self {
-            pki,
-            namespace,
-            addresses: site.addresses.to_vec(),
-            port: site.port,
-            dir,
-            manager: None,
-            server: Some(server),
-            store,
-        };
+        let mut plane = Self { pki, namespace, port: site.port, dir, manager: None, server, store };
         plane.await_ready()?;
         // It ends where the roles are not there yet.
         plane.manager = Some(start_manager(plane.namespace.as_deref(), &plane.dir, site.port)?);
@@ -111,38 +100,11 @@ impl ControlPlane {
         answer["status"]["token"].as_str().map(str::to_owned).context("no token in the answer")
     }
 
-    /// Ends the API server: connections to it are refused.
-    pub fn stop_server(&mut self) -> Result<()> {
-        self.server.take().context("no API server runs")?.terminate()
-    }
-
-    /// Starts it again with all it knew.
-    pub fn start_server(&mut self) -> Result<()> {
-        let site = Site { namespace: None, addresses: &self.addresses, port: self.port, dir: &self.dir };
-        self.server = Some(start_server(self.namespace.as_deref(), &self.dir, &site)?);
-        self.await_ready()
-    }
-
-    /// Stops the API server in its tracks: connections stand, and nothing is answered.
-    pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// The end of that.
-    pub fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
     /// Whether all of it still runs; if not, why not.
     pub fn check(&mut self) -> Result<()> {
         self.store.check()?;
-        self.server.iter_mut().chain(&mut self.manager).try_for_each(Program::check)
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(server) = &self.server {
-            kill(server.pid(), signal);
-        }
+        self.server.check()?;
+        self.manager.as_mut().map_or(Ok(()), Program::check)
     }
 
     fn await_ready(&mut self) -> Result<()> {
@@ -153,13 +115,6 @@ impl ControlPlane {
             ensure!(answer.status == 200, "{}", answer.said());
             Ok(())
         })
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        // One that stands still would not end.
-        self.thaw();
     }
 }
 

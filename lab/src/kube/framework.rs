@@ -33,6 +33,18 @@ pub enum Framework {
     Kubernetes,
 }
 
+impl Framework {
+    /// As the agent's option has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kubeedge => "kubeedge",
+            Self::Superedge => "superedge",
+            Self::Openyurt => "openyurt",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
 /// What stands for the API server on one edge; it ends on drop.
 #[derive(Debug)]
 pub struct EdgeApi {

@@ -1,12 +1,16 @@
 //! A real Kubernetes for tests: the API server with its store and its controllers, and what stands for it on an edge.
 
-mod api;
+pub mod api;
 mod binaries;
-mod cloud;
+pub mod cloud;
+pub mod cluster;
 mod control_plane;
 mod edges;
-mod framework;
+pub mod framework;
+mod matrix;
+mod offline;
 mod pki;
+mod steady;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +20,7 @@ use clap::{Args, Subcommand};
 
 use self::control_plane::{ControlPlane, Site};
 use self::framework::Framework;
+use crate::fabric::Options;
 use crate::topology::RunDir;
 
 /// What can be done with it.
@@ -23,6 +28,15 @@ use crate::topology::RunDir;
 pub enum Verb {
     /// Start a control plane on the loopback, print its KUBECONFIG, and stay until interrupted.
     Up(Up),
+    /// The 48 rows and more, with the operator on the API server and the agents fed by an edge-local API; then what
+    /// happens without the cloud.
+    Matrix {
+        /// Whose edges they are.
+        #[arg(long)]
+        source: Framework,
+        #[command(flatten)]
+        options: Options,
+    },
     /// What each edge-local API does online, cut off, restarted offline and joined again.
     Edges {
         /// Whose.
@@ -45,6 +59,7 @@ pub struct Up {
 pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Up(options) => up(options),
+        Verb::Matrix { source, options } => matrix::run(*source, options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
 }
