@@ -193,3 +193,6 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
 }
+
+#[cfg(all(test, feature = "api"))]
+mod tests;

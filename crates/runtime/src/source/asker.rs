@@ -143,10 +143,6 @@ impl Asker {
     /// Tells of trouble, and waits.
     pub(super) fn failed(&mut self, trouble: Trouble) {
         match trouble {
-            Trouble::Gone => {
-                self.desk.failed(self.what, "does not exist".to_owned());
-                self.pause();
-            }
             Trouble::Later(pause, why) => {
                 self.desk.failed(self.what, why);
                 thread::sleep(Backoff::spread(pause, random()).max(pause));
@@ -155,7 +151,7 @@ impl Asker {
                 self.desk.failed(self.what, why);
                 self.pause();
             }
-            Trouble::Expired => self.pause(),
+            Trouble::Gone | Trouble::Expired => self.pause(),
         }
     }
 

@@ -77,9 +77,14 @@ struct Owned {
 impl Owned {
     fn run(mut self) {
         loop {
-            if let Err(trouble) = self.read() {
-                self.asker.failed(trouble);
-                continue;
+            match self.read() {
+                Ok(()) => {}
+                // A watch tells when it comes.
+                Err(Trouble::Gone) => self.asker.desk.failed(self.asker.what, "does not exist".to_owned()),
+                Err(trouble) => {
+                    self.asker.failed(trouble);
+                    continue;
+                }
             }
             self.asker.succeeded();
             let read_again = Instant::now() + Backoff::spread(self.asker.pace().reconcile, random());
