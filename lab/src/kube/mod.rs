@@ -21,6 +21,7 @@ use clap::{Args, Subcommand};
 use self::control_plane::{ControlPlane, Site};
 use self::framework::Framework;
 use crate::fabric::Options;
+use crate::suite::{self, Job};
 use crate::topology::RunDir;
 
 /// What can be done with it.
@@ -37,6 +38,8 @@ pub enum Verb {
         #[command(flatten)]
         options: Options,
     },
+    /// `matrix` with every source, two at a time, with one summary.
+    Test,
     /// What each edge-local API does online, cut off, restarted offline and joined again.
     Edges {
         /// Whose.
@@ -60,8 +63,19 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Up(options) => up(options),
         Verb::Matrix { source, options } => matrix::run(*source, options),
+        Verb::Test => test(),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
+}
+
+/// They wait for time-outs most of the time, so two go side by side.
+fn test() -> Result<ExitCode> {
+    let job = |framework: Framework| Job {
+        what: format!("matrix and offline: {}", framework.word()),
+        arguments: format!("kube matrix --source {} --datapath user", framework.word()),
+    };
+    let lanes = [[Framework::Kubeedge, Framework::Kubernetes], [Framework::Superedge, Framework::Openyurt]];
+    suite::run_lanes(lanes.map(|lane| lane.map(job).into()).into())
 }
 
 fn up(options: &Up) -> Result<ExitCode> {
