@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let jobs = arches.into_iter().flat_map(|arch| if options.quick { quick(arch) } else { all(arch) });
     for (number, Part { arch, what, verb, datapath, firewall: (name, kind, iptables) }) in jobs.enumerate() {
         let slower = if matches!(verb, Verb::Pair) { PAIR_SLOWER } else { options.slower };
-        let guest = format!("--arch {arch} --iptables {iptables} --slower {slower} --timeout 7200");
+        let guest = format!("--arch {arch} --iptables {iptables} --slower {slower} --timeout 3600");
         let how = format!("--datapath {datapath} --firewall {kind}");
         lanes[number % options.guests].push(Job {
             what: format!("{arch} {what}: {datapath}, {name}"),
