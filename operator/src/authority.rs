@@ -53,6 +53,13 @@ pub(crate) struct Certificate {
     pub(crate) validity: Validity,
 }
 
+/// Without the key.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
 /// Why a key or certificate cannot be made or used.
 #[derive(Debug)]
 pub(crate) struct AuthorityError(String);

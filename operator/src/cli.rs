@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::error::Error;
+use std::fs;
 use std::io::{Write, stderr, stdout};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::api::dns_subdomain;
+use crate::api::{definitions, dns_subdomain};
 use crate::authority::{fingerprint, seconds};
 use crate::core::Severity;
 use crate::run::{self, Operator};
+use crate::serve::{self, Serve};
 use crate::server::Token;
 use crate::store::{Store, write_token};
+use crate::telemetry::{self, LogFormat};
 
 /// Compiles Kubernetes manifests into one configuration and one set of credentials per node.
 #[derive(Parser)]
@@ -45,14 +48,16 @@ enum Command {
     ///
     /// The private key is made on the device and never leaves it. A new token replaces an earlier one of the same node.
     Token {
-        /// Output directory of the operator.
+        #[command(flatten)]
+        access: serve::Access,
+        /// Output directory of the operator, if it works with one.
         #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// The node it is for.
-        #[arg(long, value_name = "NAME", visible_alias = "outpost", value_parser = node_name)]
-        node: String,
+        out: Option<PathBuf>,
+        /// The Outpost, or the node, that it is for.
+        #[arg(long, value_name = "NAME", visible_alias = "node", value_parser = node_name)]
+        outpost: String,
         /// Where the device reaches the operator's --feed-listen: https://HOST:PORT.
-        #[arg(long, value_name = "URL", value_parser = server_url)]
+        #[arg(long, env = "SELVEDGE_FEED_URL", value_name = "URL", value_parser = server_url)]
         server: String,
         /// How long it is good: 30m, 1h, 2d.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
@@ -64,6 +69,15 @@ enum Command {
     Check {
         #[command(flatten)]
         input: Input,
+    },
+    /// Live in a cluster: watch its API server, write one ConfigMap and one Secret per node.
+    #[command(after_long_help = SERVE_GUIDE)]
+    Serve(Serve),
+    /// Print the definitions of Cluster, Community and Outpost, for `kubectl apply -f -`.
+    Crds {
+        /// Write one file for each into this directory instead.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -106,14 +120,33 @@ while the operator runs the last good version of that object stays in force.
 
 RUST_LOG=warn makes it quieter.";
 
+const SERVE_GUIDE: &str = "\
+What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices.
+
+What is written, in the namespace:
+  ConfigMap selvedge-node-<node>  key config.json: the node's configuration
+  Secret selvedge-node-<node>     its credentials: ca.crt, tls.crt, tls.key
+  ConfigMap selvedge-allocations  pod networks given out. Keep it
+  Secret selvedge-ca              the certificate authority. Keep it: without it every node needs new credentials
+  Lease selvedge-operator         which operator writes, if there are several
+and the status of our own kinds, and Events on objects that are refused.
+
+An object that makes no sense is refused; all else goes on, and its last good version stays in force. While the API
+server is away nothing changes.
+
+RUST_LOG=warn makes it quieter.";
+
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let environment = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(environment).format_target(false).init();
+    telemetry::log(if let Command::Serve(serve) = &cli.command { serve.log } else { LogFormat::Text });
     let result = match cli.command {
         Command::Run { input, out, feed_listen, once } => start(input, &out, feed_listen, once),
-        Command::Token { out, node, server, valid } => token(&out, &node, &server, valid),
+        Command::Token { access, out, outpost, server, valid } => {
+            token(&access, out.as_deref(), &outpost, &server, valid)
+        }
         Command::Check { input } => check(&input),
+        Command::Serve(serve) => serve::run(serve).map(|()| ExitCode::SUCCESS),
+        Command::Crds { out } => crds(out.as_deref()),
     };
     result.unwrap_or_else(|e| {
         let _ = writeln!(stderr(), "selvedge-operator: {e}");
@@ -141,11 +174,24 @@ fn start(input: Input, out: &Path, feed: Option<SocketAddr>, once: bool) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn token(out: &Path, node: &str, server: &str, valid: Duration) -> Result<ExitCode, Box<dyn Error>> {
-    let path = out.join(".state/ca.crt");
-    let pem = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let token = Token::create(server, &fingerprint(&pem)?, node)?;
-    write_token(out, node, &token.record(seconds(SystemTime::now() + valid)))?;
+fn token(
+    access: &serve::Access,
+    out: Option<&Path>,
+    node: &str,
+    server: &str,
+    valid: Duration,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let expires = seconds(SystemTime::now() + valid);
+    let token = match out {
+        Some(out) => {
+            let path = out.join(".state/ca.crt");
+            let pem = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let token = Token::create(server, &fingerprint(&pem)?, node)?;
+            write_token(out, node, &token.record(expires))?;
+            token
+        }
+        None => serve::token(access, server, node, expires)?,
+    };
     writeln!(stdout(), "{token}")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -175,6 +221,19 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u32 = number.parse().map_err(|_| wrong())?;
     Ok(Duration::from_secs(u64::from(number) * unit))
+}
+
+fn crds(out: Option<&Path>) -> Result<ExitCode, Box<dyn Error>> {
+    for (plural, yaml) in definitions()? {
+        match out {
+            Some(folder) => {
+                let path = folder.join(format!("{plural}.yaml"));
+                fs::write(&path, yaml).map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+            None => write!(stdout(), "---\n{yaml}")?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(input: &Input) -> Result<ExitCode, Box<dyn Error>> {

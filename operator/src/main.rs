@@ -4,11 +4,15 @@
 mod api;
 mod authority;
 mod cli;
+mod controllers;
 mod core;
 mod index;
+mod lease;
 mod run;
+mod serve;
 mod server;
 mod store;
+mod telemetry;
 mod watch;
 
 fn main() -> std::process::ExitCode {

@@ -8,18 +8,18 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
-use log::{error, info, warn};
 use selvedge_model::{NodeConfig, Role, ServiceSource};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tracing::{error, info, warn};
 
 use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
-use crate::core::rotation::{Phase, Step};
-use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
+use crate::core::rotation::Phase;
+use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, encode, number};
 use crate::index::Directory;
 use crate::server::{self, Common, Entry, Metrics, Server};
 use crate::store::{Store, StoreError};
@@ -196,7 +196,8 @@ impl Operator {
         let mut changes = 0;
         for (node, config) in &mut nodes {
             let changed = number(config, previous.get(node));
-            let written = self.store.write_config(config);
+            let readable = encode(config).map_err(|e| StoreError::new(node, e));
+            let written = readable.and_then(|_| self.store.write_config(config));
             if let Err(e) = written {
                 flawless = tell_failure(&e);
             } else if changed {
@@ -210,17 +211,21 @@ impl Operator {
                 Err(e) => flawless = tell_failure(&e),
             }
         }
-        let nodes = if usable { nodes } else { previous };
         if let Some(server) = self.server.as_ref().filter(|_| usable) {
-            let common =
-                Common { authorities, days: output.certificate_days, revoked: output.authority.revoked.clone() };
-            let entry = |config: &NodeConfig| {
-                let text = serde_json::to_string(config).map_err(|e| StoreError::new(&config.node, e))?;
-                Ok((config.name.clone(), Entry { node: config.node.clone(), config: text }))
+            let common = Common {
+                authorities: Arc::new(authorities),
+                days: output.certificate_days,
+                revoked: output.authority.revoked.clone(),
             };
-            let entries = nodes.values().map(entry).collect::<Result<_, StoreError>>()?;
-            server.publish(common, entries, now).map_err(|e| StoreError::new(".state", e))?;
+            let entry = |config: &NodeConfig| {
+                // What cannot be sent was said when it was to be written.
+                Some((config.name.clone(), Entry { node: config.node.clone(), config: encode(config).ok()? }))
+            };
+            let entries = nodes.values().filter_map(entry).collect();
+            let kept = previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, config)| config.name.clone());
+            server.publish(common, entries, &kept.collect(), now).map_err(|e| StoreError::new(".state", e))?;
         }
+        let nodes = if usable { nodes } else { previous };
         self.store.write_status(&Status::new(&output.cluster, &nodes, &certificates, &problems))?;
         if usable && (news || changes > 0 || !gone.is_empty()) {
             info!("{}: {} nodes, {changes} changed", output.cluster, nodes.len());
@@ -261,9 +266,7 @@ impl Operator {
             self.store.write_authorities(authorities, now)?;
         }
         match step {
-            Some(Step::Introduce) => info!("a new certificate authority is introduced"),
-            Some(Step::Activate) => info!("the new certificate authority signs from now on"),
-            Some(Step::Retire) => info!("the previous certificate authority is trusted no longer"),
+            Some(step) => info!("{step}"),
             // Devices are seen at any time.
             None if authorities.phase() != Phase::Steady => {
                 return Ok(Some(wake.map_or(now + RETRY, |wake| wake.min(now + RETRY))));

@@ -76,7 +76,7 @@ pub(crate) type RegistrarError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What all nodes have in common.
 pub(crate) struct Common {
-    pub(crate) authorities: Authorities,
+    pub(crate) authorities: Arc<Authorities>,
     /// Validity of the certificates.
     pub(crate) days: u32,
     /// Names that get nothing.
@@ -135,11 +135,19 @@ impl<R: Registrar> Server<R> {
         })
     }
 
-    /// Replaces what is answered from now on; whoever waits for it is told. `nodes` by name in the fabric.
+    /// Answers nothing until something is published.
+    pub(crate) fn withdraw(&self) {
+        *self.common.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.feed.publish(BTreeMap::new(), &BTreeSet::new(), "");
+    }
+
+    /// Replaces what is answered from now on; whoever waits for it is told. `nodes` by name in the fabric; those that are
+    /// `kept` go on with what they have if they are not among them.
     pub(crate) fn publish(
         &self,
         common: Common,
         nodes: BTreeMap<String, Entry>,
+        kept: &BTreeSet<String>,
         now: SystemTime,
     ) -> Result<(), AuthorityError> {
         let before = self.published();
@@ -151,8 +159,11 @@ impl<R: Registrar> Server<R> {
         let tag = &hash(&trust)[..16];
         *self.common.write().unwrap_or_else(PoisonError::into_inner) =
             Some(Published { common: Arc::new(common), trust: trust.as_str().into(), trust_tag: tag.into(), identity });
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| nodes.contains_key(name));
-        self.feed.publish(nodes, tag);
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name, _| nodes.contains_key(name) || kept.contains(name));
+        self.feed.publish(nodes, kept, tag);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ pub struct ConfigMap {
 /// The Secret of a node, in PEM.
 #[derive(PartialEq, Eq)]
 pub struct Secret {
-    /// Key `ca.crt`.
+    /// Key `ca.crt`, and behind it key `crl.pem` if there is one.
     pub authorities: Zeroizing<Vec<u8>>,
     /// Key `tls.crt`.
     pub chain: Zeroizing<Vec<u8>>,
@@ -42,6 +42,8 @@ struct RawSecret {
 struct RawSecretData {
     #[serde(rename = "ca.crt")]
     authorities: Option<String>,
+    #[serde(rename = "crl.pem")]
+    revoked: Option<String>,
     #[serde(rename = "tls.crt")]
     chain: Option<String>,
     #[serde(rename = "tls.key")]
@@ -79,11 +81,11 @@ impl Secret {
     pub fn read(text: &str) -> Result<Self, String> {
         let raw: RawSecret = json::from_str(text).map_err(|_| "a value of data is no text".to_owned())?;
         let data = raw.data.ok_or("data is missing")?;
-        Ok(Secret {
-            authorities: value("ca.crt", data.authorities)?,
-            chain: value("tls.crt", data.chain)?,
-            key: value("tls.key", data.key)?,
-        })
+        let mut authorities = value("ca.crt", data.authorities)?;
+        if data.revoked.is_some() {
+            authorities.extend_from_slice(&value("crl.pem", data.revoked)?);
+        }
+        Ok(Secret { authorities, chain: value("tls.crt", data.chain)?, key: value("tls.key", data.key)? })
     }
 }
 
@@ -122,6 +124,8 @@ mod tests {
             |key: &str| Secret::read(&format!(r#"{{"data":{{"ca.crt":"YQ==","tls.crt":"Yg==","tls.key":{key}}}}}"#));
         let good = secret("\"Yw==\"").ok().unwrap();
         assert_eq!((&**good.authorities, &**good.chain, &**good.key), (&b"a"[..], &b"b"[..], &b"c"[..]));
+        let text = r#"{"data":{"ca.crt":"YQ==","crl.pem":"ZA==","tls.crt":"Yg==","tls.key":"Yw=="}}"#;
+        assert_eq!(&**Secret::read(text).ok().unwrap().authorities, b"ad");
         assert_eq!(secret("\"sesame\"").err().unwrap(), "data[tls.key] is not base64");
         assert_eq!(secret("null").err().unwrap(), "data[tls.key] is missing");
         assert_eq!(secret("[]").err().unwrap(), "a value of data is no text");

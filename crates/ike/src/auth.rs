@@ -89,12 +89,14 @@ pub(crate) fn describe(id: &Id<'_>, certs: &[CertificateDer<'_>]) -> String {
 }
 
 /// What an authenticated peer's certificate says about time, in seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// This time has come.
     pub(crate) wall: u64,
     /// The end of the certificate.
     pub(crate) until: u64,
+    #[cfg(feature = "crl")]
+    pub(crate) certificate: Option<crate::crl::Which>,
 }
 
 /// Proves that the sender of `auth` is `name`: its certificate leads to an authority we trust, is valid now, is made out
@@ -150,8 +152,17 @@ pub(crate) fn verify(
         let presented = leaf.valid_dns_names().next().unwrap_or("nobody").to_owned();
         CertificateFailure::OtherName { expected: of(), presented }
     })?;
+    #[cfg(feature = "crl")]
+    if certs.iter().filter_map(|cert| crate::crl::Which::read(cert)).any(|which| credentials.revokes(&which)) {
+        return Err(CertificateFailure::Revoked { of: of() });
+    }
     if signature_is_valid(crypto, &leaf, auth, octets) {
-        Ok(Proof { wall: seconds, until })
+        Ok(Proof {
+            wall: seconds,
+            until,
+            #[cfg(feature = "crl")]
+            certificate: certs.first().and_then(|cert| crate::crl::Which::read(cert)),
+        })
     } else {
         Err(CertificateFailure::BadSignature { of: of() })
     }

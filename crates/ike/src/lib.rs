@@ -18,6 +18,8 @@ mod connect;
 mod cookie;
 mod create_child;
 mod credentials;
+#[cfg(feature = "crl")]
+mod crl;
 mod crypto;
 mod ctx;
 mod der;

@@ -229,7 +229,10 @@ impl Files {
     fn watch(node: &Node) -> Self {
         let options = &node.options;
         // Either the folder of credentials is swapped as a whole, or files within it.
-        let within = source::CREDENTIAL_FILES.iter().map(|name| options.credentials.join(name));
+        let within = source::CREDENTIAL_FILES.iter();
+        #[cfg(feature = "crl")]
+        let within = within.chain([&source::REVOKED]);
+        let within = within.map(|name| options.credentials.join(name));
         let places: Vec<PathBuf> =
             [options.config.clone(), options.credentials.clone()].into_iter().chain(within).collect();
         let mut files = Files {

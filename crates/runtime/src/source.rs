@@ -47,7 +47,7 @@ pub(crate) struct Loaded {
     pem: Option<Pem>,
 }
 
-/// The three files of a credentials folder.
+/// The three files of a credentials folder. Revocation lists follow the authorities.
 #[derive(PartialEq)]
 #[cfg_attr(feature = "api", derive(Clone))]
 pub(crate) struct Pem {
@@ -59,8 +59,12 @@ pub(crate) struct Pem {
 /// In a folder of credentials.
 pub(crate) const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
-/// More than any certificate chain or key needs.
-const MAX_CREDENTIAL_BYTES: u64 = 256 << 10;
+/// Beside them if anything was revoked.
+#[cfg(feature = "crl")]
+pub(crate) const REVOKED: &str = "crl.pem";
+
+/// More than any certificate chain, key or revocation list needs.
+const MAX_CREDENTIAL_BYTES: u64 = 1 << 20;
 
 impl Loaded {
     /// What an API delivered.
@@ -164,6 +168,11 @@ fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Re
     let read = |name: &str| read_bounded(&credentials_path.join(name), MAX_CREDENTIAL_BYTES);
     let [ca, chain, key] = CREDENTIAL_FILES;
     let pem = Pem { ca: read(ca)?, chain: read(chain)?, key: Zeroizing::new(read(key)?) };
+    #[cfg(feature = "crl")]
+    let pem = match credentials_path.join(REVOKED).exists() {
+        true => Pem { ca: [pem.ca, read(REVOKED)?].concat(), ..pem },
+        false => pem,
+    };
     let credentials = Credentials::from_pem(&pem.chain, &pem.key, &pem.ca)
         .context(|| format!("credentials in {}", credentials_path.display()))?;
     Ok(Loaded { config, credentials: Some(credentials), source, text, pem: Some(pem) })

@@ -3,6 +3,8 @@
 //! A JSON value goes in, a typed object with every address and network already read comes out, or the field that is
 //! wrong.
 
+#![allow(clippy::duplicated_attributes, reason = "two columns of one type are no duplicates")]
+
 mod cluster;
 mod community;
 mod crds;
@@ -20,12 +22,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use cluster::{CERTIFICATE_DAYS, Cluster, ClusterSpec, ClusterStatus, ServicesFrom};
-pub(crate) use community::{Community, CommunitySpec, CommunityStatus};
+pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, ServicesFrom};
+pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::{dns_subdomain, is_dns_label};
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
-pub(crate) use outpost::{Outpost, OutpostStatus};
+pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
 
 /// API version of our own kinds.
@@ -77,7 +79,7 @@ pub(crate) struct Object<T> {
 }
 
 /// An object of any kind the operator reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Cluster(Box<ClusterSpec>),
     Community(CommunitySpec),

@@ -183,22 +183,43 @@ impl Authorities {
     ) -> Result<Upkeep> {
         let reason = match old.map(|old| (old, self.check(name, old, issued))) {
             Some((old, Ok(validity))) if !validity.is_due(now) => {
-                let current = Credentials { ca: self.bundle(), crl: self.crl.clone(), ..old.clone() };
-                let fresh = (current != *old).then(|| (current, "delivered with other authorities".to_owned()));
+                let why = "delivered with other authorities".to_owned();
+                let fresh = (!self.are_current(old)).then(|| (self.current(old), why));
                 return Ok(Upkeep { validity, fresh });
             }
             Some((_, Ok(_))) => "renewed".to_owned(),
             Some((_, Err(e))) => format!("replaced: {e}"),
             None => "made".to_owned(),
         };
+        let (fresh, validity) = self.issue(name, issued, now, days)?;
+        Ok(Upkeep { validity, fresh: Some((fresh, reason)) })
+    }
+
+    /// New credentials, which are recorded.
+    pub(crate) fn issue(
+        &self,
+        name: &str,
+        issued: &mut Issued,
+        now: SystemTime,
+        days: u32,
+    ) -> Result<(Credentials, Validity)> {
         let (certificate, key) = self.signing.issue(name, now, days)?;
         issued.record(name, certificate.serial, seconds(certificate.validity.not_after), false);
         let fresh = Credentials { ca: self.bundle(), certificate: certificate.pem, key, crl: self.crl.clone() };
-        Ok(Upkeep { validity: certificate.validity, fresh: Some((fresh, reason)) })
+        Ok((fresh, certificate.validity))
     }
 
-    /// The validity of credentials; an error says why they are of no use.
-    fn check(&self, name: &str, credentials: &Credentials, issued: &mut Issued) -> Result<Validity> {
+    /// The same certificate with all authorities of now and what they have revoked.
+    pub(crate) fn current(&self, credentials: &Credentials) -> Credentials {
+        Credentials { ca: self.bundle(), crl: self.crl.clone(), ..credentials.clone() }
+    }
+
+    pub(crate) fn are_current(&self, credentials: &Credentials) -> bool {
+        credentials.ca == self.bundle() && credentials.crl == self.crl
+    }
+
+    /// The validity of credentials, which are recorded; an error says why they are of no use.
+    pub(crate) fn check(&self, name: &str, credentials: &Credentials, issued: &mut Issued) -> Result<Validity> {
         let validity = check(name, &credentials.certificate, &credentials.key)?;
         if !self.signing.signed(&credentials.certificate) {
             match (&self.other, self.phase()) {

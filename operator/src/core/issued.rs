@@ -106,6 +106,18 @@ impl Issued {
         self.0.retain(|_, certificates| !certificates.is_empty());
     }
 
+    /// The same in so many parts, each name always in the same one.
+    pub(crate) fn split(&self, parts: usize) -> Vec<Issued> {
+        let mut split = vec![Issued::default(); parts];
+        for (name, certificates) in &self.0 {
+            let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+            if let Some(part) = split.get_mut(sum % parts.max(1)) {
+                part.0.insert(name.clone(), certificates.clone());
+            }
+        }
+        split
+    }
+
     pub(crate) fn is_revoked(&self, name: &str, serial: &Serial) -> bool {
         self.0.get(name).and_then(|certificates| certificates.get(serial)).is_some_and(|entry| entry.revoked.is_some())
     }

@@ -9,6 +9,8 @@
 //! Each step waits until everybody has what the one before brought, and then for the grace: what is written is not yet
 //! delivered.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// An authority is replaced so long before its end, in seconds.
@@ -47,6 +49,16 @@ pub(crate) enum Step {
     Activate,
     /// Trust the old one no longer.
     Retire,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Introduce => "a new certificate authority is introduced",
+            Step::Activate => "the new certificate authority signs from now on",
+            Step::Retire => "the previous certificate authority is trusted no longer",
+        })
+    }
 }
 
 /// What the next step depends on. Times in seconds since 1970.

@@ -4,6 +4,7 @@ mod cluster;
 mod communities;
 mod lab;
 mod nodes;
+mod outposts;
 mod services;
 
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Scene {
         match kind {
             "Cluster" => drop(self.state.clusters.remove(name)),
             "Community" => drop(self.state.communities.remove(name)),
-            "Node" => drop(self.state.nodes.remove(name)),
+            "Node" | "Outpost" => drop(self.state.nodes.remove(name)),
             "Service" => drop(self.state.services.remove(&key)),
             _ => drop(self.state.slices.remove(&key)),
         }
@@ -129,6 +130,7 @@ impl Scene {
         let compiled = compile(&self.state, &self.options, &self.memory);
         let problems = compiled.problems.iter().map(|p| format!("{:?}: {p}", p.severity)).collect();
         let Some(output) = compiled.output else { return (BTreeMap::new(), problems) };
+        output.nodes.values().for_each(|config| drop(encode(config).expect("the node can read it")));
         self.memory.allocations = output.allocations;
         self.memory.incumbents = output.nodes.keys().cloned().collect();
         (output.nodes, problems)

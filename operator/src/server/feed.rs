@@ -1,6 +1,6 @@
 //! What each node is to get, and who waits for it to change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -28,6 +28,10 @@ struct Node {
     document: watch::Sender<Document>,
 }
 
+fn etag(config: &str, trust: &str) -> String {
+    format!("\"{}-{trust}\"", &hash(config)[..32])
+}
+
 /// A node's configuration, to be given to it.
 pub(crate) struct Entry {
     /// Its name in Kubernetes.
@@ -37,13 +41,23 @@ pub(crate) struct Entry {
 }
 
 impl Feed {
-    /// Replaces everything. Whoever waits for what has changed is woken; who waits for what is gone, too. `trust` names
+    /// Replaces everything but what is `kept`. Whoever waits for what has changed is woken; who waits for what is gone, too. `trust` names
     /// the version of what all nodes have in common.
-    pub(super) fn publish(&self, entries: BTreeMap<String, Entry>, trust: &str) {
+    pub(super) fn publish(&self, entries: BTreeMap<String, Entry>, kept: &BTreeSet<String>, trust: &str) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|name, node| entries.get(name).is_some_and(|entry| entry.node == node.node));
+        nodes.retain(|name, node| match entries.get(name) {
+            Some(entry) => entry.node == node.node,
+            None => kept.contains(name),
+        });
+        for (_, node) in nodes.iter().filter(|(name, _)| !entries.contains_key(*name)) {
+            // What all have in common may have changed.
+            node.document.send_if_modified(|old| {
+                let etag = etag(&old.config, trust);
+                std::mem::replace(&mut old.etag, etag.clone()) != etag
+            });
+        }
         for (name, Entry { node, config }) in entries {
-            let etag = format!("\"{}-{trust}\"", &hash(&config)[..32]);
+            let etag = etag(&config, trust);
             let document = Document { config: config.into(), etag };
             match nodes.get(&name) {
                 Some(known) => {

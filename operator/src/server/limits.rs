@@ -18,11 +18,14 @@ const ANY_ATTEMPT_EVERY: Duration = Duration::from_millis(100);
 /// Addresses whose attempts are counted; more at once are treated as one.
 const ADDRESSES: usize = 4096;
 
+/// Connections by name.
+type Counts = Arc<Mutex<BTreeMap<String, u32>>>;
+
 /// Who has how many connections.
 pub(super) struct Slots {
     strangers: Arc<Semaphore>,
     nodes: Arc<Semaphore>,
-    each: Arc<Mutex<BTreeMap<String, u32>>>,
+    each: Counts,
 }
 
 /// Connections without a certificate, with one, and of one name: one is kept open, the next one may come before the end
@@ -34,7 +37,7 @@ const OF_ONE_NAME: u32 = 4;
 /// A connection that counts until it is dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    name: Option<(String, Arc<Mutex<BTreeMap<String, u32>>>)>,
+    name: Option<(String, Counts)>,
 }
 
 impl Default for Slots {

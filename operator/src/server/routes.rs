@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use log::{info, warn};
 use rcgen::PublicKeyData as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::token::hash;
 use super::{Caller, Published, Registrar, Seen, Server};
@@ -189,7 +189,7 @@ fn wait(headers: &HeaderMap) -> Duration {
     let preferred = headers.get("prefer").and_then(|value| value.to_str().ok()?.strip_prefix("wait=")?.parse().ok());
     let millis = 1000 * preferred.unwrap_or(WAIT).min(LONGEST_WAIT);
     let spread = random::<2>().map_or(0, |n| u32::from(u16::from_be_bytes(n)));
-    Duration::from_millis(u64::from(millis - millis / 10 + (millis / 5 * (spread >> 4) >> 12)))
+    Duration::from_millis(u64::from(millis - millis / 10 + ((millis / 5 * (spread >> 4)) >> 12)))
 }
 
 /// The name a caller speaks for, if it may.

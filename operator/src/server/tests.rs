@@ -63,11 +63,12 @@ impl Bench {
             (format!("beijing.{node}"), Entry { node: (*node).to_owned(), config: (*config).to_owned() })
         };
         let common = Common {
-            authorities: Authorities::load(&self.authorities.keep().unwrap()).unwrap(),
+            authorities: Arc::new(Authorities::load(&self.authorities.keep().unwrap()).unwrap()),
             days: 30,
             revoked: revoked.iter().map(|name| (*name).to_owned()).collect(),
         };
-        self.server.publish(common, configs.iter().map(entry).collect(), SystemTime::now()).unwrap();
+        let kept = BTreeSet::from(["beijing.kept".to_owned()]);
+        self.server.publish(common, configs.iter().map(entry).collect(), &kept, SystemTime::now()).unwrap();
     }
 
     /// The secret of a token that is good for this many seconds.
@@ -335,6 +336,18 @@ fn a_node_that_goes_is_told_and_cannot_renew() {
     assert_eq!(waiting.receive().unwrap().status, 404);
     let body = serde_json::json!({ "csr": request(&KeyPair::generate().unwrap()) }).to_string();
     assert_eq!(bench.post(Some(&one), "/v1/renew", &body).status, 404);
+}
+
+#[test]
+fn a_node_that_is_refused_keeps_what_it_has() {
+    let bench = Bench::new();
+    let kept = bench.identity("beijing.kept");
+    assert_eq!(bench.get(Some(&kept), "/v1/config", "").status, 404);
+    bench.publish(&[("kept", "last good"), ("edge-1", "one")], &[]);
+    bench.publish(&[("edge-1", "one")], &[]);
+    assert_eq!(bench.get(Some(&kept), "/v1/config", "").body, "last good");
+    bench.server.withdraw();
+    assert!(bench.client(Some(&kept)).and_then(|mut client| client.try_request("GET", "/v1/config", "", "")).is_err());
 }
 
 #[test]

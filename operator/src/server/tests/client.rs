@@ -47,7 +47,7 @@ impl Client {
                 builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
             }
         };
-        let name = super::tls::SERVER_NAME.try_into().unwrap();
+        let name = "selvedge-operator".try_into().unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         Ok(Client(BufReader::new(StreamOwned::new(connection, TcpStream::connect(address)?))))
     }
