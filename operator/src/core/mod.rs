@@ -10,6 +10,8 @@ mod claims;
 mod communities;
 mod compile;
 mod fabric;
+mod ip_pools;
+mod networks;
 mod problem;
 pub(crate) mod renewal;
 mod services;
@@ -19,5 +21,6 @@ mod tests;
 
 pub(crate) use allocator::Allocations;
 pub(crate) use compile::{Memory, Options, Output, compile, number};
+pub(crate) use ip_pools::IpPool;
 pub(crate) use problem::{Problem, Severity};
 pub(crate) use state::ClusterState;
