@@ -2,6 +2,6 @@
 //! nothing but the form.
 
 mod directory;
-mod yaml;
+pub(crate) mod yaml;
 
 pub(crate) use directory::{Directory, is_manifest};
