@@ -5,10 +5,14 @@ mod adopt;
 mod api;
 mod authority;
 mod cli;
+mod controllers;
 mod core;
 mod index;
+mod lease;
 mod run;
+mod serve;
 mod store;
+mod telemetry;
 mod watch;
 
 fn main() -> std::process::ExitCode {

@@ -16,7 +16,9 @@ use serde_json::Value;
 
 use crate::index::{is_manifest, yaml};
 
-pub(crate) use convert::{Adopted, adopt};
+#[cfg(test)]
+use convert::Adopted;
+pub(crate) use convert::adopt;
 
 /// Every object of a directory of manifests. The error names the file and the place.
 pub(crate) fn objects(directory: &Path) -> Result<Vec<Value>, String> {

@@ -190,8 +190,10 @@ pub(crate) struct ClusterStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub(crate) conditions: Vec<Condition>,
     /// Nodes that have a configuration, edge nodes included.
+    #[schemars(schema_with = "schema::count")]
     pub(crate) nodes: u32,
     /// Edge nodes that have a configuration, Outposts included.
+    #[schemars(schema_with = "schema::count")]
     pub(crate) edges: u32,
     /// What is wrong with any object, the first ones.
     pub(crate) problems: Vec<String>,

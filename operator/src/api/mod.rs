@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use calico::Block;
-pub(crate) use cluster::{CERTIFICATE_DAYS, Cluster, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
-pub(crate) use community::{Community, CommunitySpec, CommunityStatus};
+pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
+pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::is_dns_label;
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
-pub(crate) use outpost::{Outpost, OutpostStatus};
+pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
 
 /// API version of our own kinds.
@@ -79,7 +79,7 @@ pub(crate) struct Object<T> {
 }
 
 /// An object of any kind the operator reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Cluster(Box<ClusterSpec>),
     Community(CommunitySpec),

@@ -75,9 +75,9 @@ fn the_own_cluster_is_the_one_not_marked_or_the_one_named() {
           other one with \"remote: true\" or say --cluster NAME"
         ]
     );
-    let named = compile(&scene.state, Some("shanghai"), &scene.memory).output.unwrap();
+    let named = compile(&scene.state, &called("shanghai"), &scene.memory).output.unwrap();
     assert_eq!(named.nodes["cloud-1"].name, "shanghai.connector");
-    let unknown = compile(&scene.state, Some("nanjing"), &scene.memory);
+    let unknown = compile(&scene.state, &called("nanjing"), &scene.memory);
     assert!(unknown.output.is_none());
     assert_eq!(
         unknown.problems[0].to_string(),
@@ -130,4 +130,8 @@ fn settings_reach_the_nodes() {
     let json = serde_json::to_value(&configs["cloud-1"]).unwrap();
     assert_eq!((&json["services"]["mode"], &json["services"]["balance"]), (&json!("kernel"), &json!("roundRobin")));
     assert_eq!(json["cni"], Value::Null);
+}
+
+fn called(cluster: &str) -> Options {
+    Options { cluster: Some(cluster.to_owned()), ..Options::default() }
 }
