@@ -7,6 +7,7 @@ mod control_plane;
 mod edges;
 mod framework;
 mod pki;
+mod scale;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// How the operator does with many nodes: times, writes and memory, as a table.
+    Bench(scale::Options),
 }
 
 /// A control plane for people and for the tests of others.
@@ -45,6 +48,7 @@ pub struct Up {
 pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Up(options) => up(options),
+        Verb::Bench(options) => scale::run(options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
 }
