@@ -1,5 +1,6 @@
 //! A client of a Kubernetes API, of the API server or of what stands for it on an edge.
 
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,17 @@ impl Api {
             Some(name) => netns::enter(name, ask),
             None => ask(),
         }
+    }
+
+    /// An answer that comes line by line and may take as long as it likes: a watch.
+    pub fn stream(&self, path: &str) -> Result<impl BufRead + Send + use<>> {
+        let mut request = self.agent.get(format!("{}{path}", self.server)).config().timeout_global(None).build();
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = request.call().with_context(|| format!("GET {path}"))?;
+        ensure!(answer.status() == 200, "GET {path}: {}", answer.status());
+        Ok(BufReader::new(answer.into_body().into_reader()))
     }
 
     /// An object or a list; whatever is not 200 is an error.

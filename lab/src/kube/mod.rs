@@ -10,6 +10,7 @@ pub mod framework;
 mod matrix;
 mod offline;
 mod pki;
+mod scale;
 mod steady;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ pub enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// How the operator does with many nodes: times, writes and memory, as a table.
+    Bench(scale::Options),
 }
 
 /// A control plane for people and for the tests of others.
@@ -64,6 +67,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Up(options) => up(options),
         Verb::Matrix { source, options } => matrix::run(*source, options),
         Verb::Test => test(),
+        Verb::Bench(options) => scale::run(options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
 }
