@@ -82,6 +82,9 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             files = Files::watch(&node);
             node.load(now);
             reload_at = (node.config_error.is_some() || !files.complete).then_some(now.mono + RELOAD);
+            // What comes from elsewhere is told.
+            #[cfg(feature = "api")]
+            reload_at.take_if(|_| node.options.source.kind != SourceKind::File);
         }
         while let Some(wall) = node.poll_later() {
             clock.learn(wall);

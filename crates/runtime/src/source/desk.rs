@@ -26,6 +26,8 @@ struct Shared {
     view_changed: AtomicBool,
     /// Whom to ask; nobody before the first question.
     target: Mutex<Option<Target>>,
+    /// It did not answer.
+    suspect: AtomicBool,
     /// Whether Services are read here.
     wanted: Mutex<bool>,
     wanting: Condvar,
@@ -146,22 +148,27 @@ impl Desk {
         papers.health.server = server.to_owned();
     }
 
-    /// Whom to ask; looked for if nobody is known.
+    /// Whom to ask; looked for if nobody is known, or if who is does not answer.
     pub(super) fn target(&self, source: &Source) -> Result<Target> {
         let mut known = lock(&self.0.target);
-        if let Some(target) = &*known {
-            return Ok(target.clone());
+        let suspect = self.0.suspect.swap(false, Ordering::Relaxed);
+        let target = match (&*known, suspect) {
+            (Some(target), false) => return Ok(target.clone()),
+            (Some(target), true) => target::choose(source, &target::Here).unwrap_or_else(|_| target.clone()),
+            (None, _) => target::choose(source, &target::Here)?,
+        };
+        if known.as_ref() != Some(&target) {
+            log::info!("asking {} at {}", target.flavour.name(), target.server.url);
+            self.asks(target.flavour.name(), &target.server.url);
+            *known = Some(target.clone());
         }
-        let target = target::choose(source, &target::Here)?;
-        log::info!("asking {} at {}", target.flavour.name(), target.server.url);
-        self.asks(target.flavour.name(), &target.server.url);
-        *known = Some(target.clone());
         Ok(target)
     }
 
     /// It does not answer: perhaps another one is there by now.
     pub(super) fn mistrust(&self, target: &Target) {
-        lock(&self.0.target).take_if(|known| known == target);
+        let suspect = lock(&self.0.target).as_ref() == Some(target);
+        self.0.suspect.fetch_or(suspect, Ordering::Relaxed);
     }
 
     /// Whether Services are to be read; those who do are started when they are wanted first.
