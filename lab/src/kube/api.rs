@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::{Request, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::netns;
 
-/// Longer than any answer takes that is worth waiting for: MetaServer sits on its for ten seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any answer takes: MetaServer sits on its for ten seconds, lite-apiserver on its first for 45.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// In the managed fields of what the laboratory applies.
 const MANAGER: &str = "selvedge-lab";
 
@@ -125,8 +125,13 @@ impl Api {
     /// Applies an object on the server's side, with its status if it has one.
     pub fn apply(&self, object: &Value) -> Result<()> {
         let path = path(object)?;
-        self.apply_to(&path, object)?;
-        if object["status"].is_object() { self.apply_to(&format!("{path}/status"), object) } else { Ok(()) }
+        let mut spec = object.clone();
+        let status = spec.as_object_mut().and_then(|fields| fields.remove("status"));
+        self.patch(&format!("{path}?fieldManager={MANAGER}&force=true"), "application/apply-patch+yaml", &spec)?;
+        // A node has several addresses of one type, and none of them could be applied.
+        let merge =
+            |status| self.patch(&format!("{path}/status"), "application/merge-patch+json", &json!({"status": status}));
+        status.map_or(Ok(()), merge)
     }
 
     /// Deletes what is there; what is not is deleted already.
@@ -142,10 +147,9 @@ impl Api {
         self.ask("POST", path, Some(("application/json", &object.to_string())))?.json(path)
     }
 
-    fn apply_to(&self, path: &str, object: &Value) -> Result<()> {
-        let query = format!("{path}?fieldManager={MANAGER}&force=true");
-        let answer = self.ask("PATCH", &query, Some(("application/apply-patch+yaml", &object.to_string())))?;
-        ensure!(matches!(answer.status, 200 | 201), "apply {path}: {}", answer.said());
+    fn patch(&self, path: &str, content: &str, patch: &Value) -> Result<()> {
+        let answer = self.ask("PATCH", path, Some((content, &patch.to_string())))?;
+        ensure!(matches!(answer.status, 200 | 201), "PATCH {path}: {}", answer.said());
         Ok(())
     }
 }
@@ -184,9 +188,7 @@ pub fn path(object: &Value) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::path;
+    use super::{json, path};
 
     #[test]
     fn objects_are_found_by_kind_and_namespace() {
