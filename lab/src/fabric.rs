@@ -309,7 +309,7 @@ impl Fabric {
                 self.programs.values_mut().try_for_each(Program::check)?;
                 let config = written(cluster, node, &self.output)?;
                 if config["services"]["source"] == "api" {
-                    return served(node, &SERVICES);
+                    return served(&self.lab, node, &SERVICES);
                 }
                 let services = config["services"]["list"].as_array().into_iter().flatten();
                 let served = |s: &&Value| s["ports"][0]["endpoints"].as_array().is_some_and(|e| !e.is_empty());
@@ -345,11 +345,14 @@ fn written(cluster: Option<&Cluster>, node: &Node, output: &Path) -> Result<Valu
     serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// Whether every Service with endpoints answers on a node, by the right ones.
-pub fn served(node: &Node, services: &[Service]) -> Result<()> {
-    for service in services.iter().filter(|service| !service.nodes.is_empty()) {
+/// Whether every Service with endpoints answers on a node, by the right ones. Only through a tunnel of its own does a node
+/// reach the host networks of the other side.
+pub fn served(lab: &Lab, node: &Node, services: &[Service]) -> Result<()> {
+    let from = lab.place(if node.pods.is_empty() { Net::Host } else { Net::Pod }, &node.name)?;
+    let asked = |service: &&Service| !service.nodes.is_empty() && (node.role != Role::Cloud || service.net == Net::Pod);
+    for service in services.iter().filter(asked) {
         let target = SocketAddr::new(service.cluster_ip(true), SERVICE_PORT);
-        let answer = probe::who_tcp(&node.ns, target, ATTEMPT).with_context(|| format!("Service {}", service.name))?;
+        let answer = probe::who_tcp(from.ns, target, ATTEMPT).with_context(|| format!("Service {}", service.name))?;
         let right = service.nodes.contains(&answer.node.as_str());
         ensure!(right, "{} answered for Service {}", answer.name, service.name);
     }

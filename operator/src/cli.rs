@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::adopt;
 use crate::api::{definitions, dns_subdomain};
 use crate::authority::{fingerprint, seconds};
 use crate::core::Severity;
@@ -73,6 +74,14 @@ enum Command {
     /// Live in a cluster: watch its API server, write one ConfigMap and one Secret per node.
     #[command(after_long_help = SERVE_GUIDE)]
     Serve(Serve),
+    /// Turn what FabEdge has in a cluster into objects of ours, every address kept: manifests on standard output, a report
+    /// on standard error. Exits with 1 if anything is to be mended before they are applied.
+    #[command(after_long_help = ADOPT_GUIDE)]
+    Adopt {
+        /// Directory of FabEdge's objects and the Nodes, as `kubectl get -o yaml` prints them.
+        #[arg(long, value_name = "DIR")]
+        manifests: PathBuf,
+    },
     /// Print the definitions of Cluster, Community and Outpost, for `kubectl apply -f -`.
     Crds {
         /// Write one file for each into this directory instead.
@@ -120,8 +129,15 @@ while the operator runs the last good version of that object stays in force.
 
 RUST_LOG=warn makes it quieter.";
 
+const ADOPT_GUIDE: &str = "\
+  kubectl get nodes,communities.fabedge.io,clusters.fabedge.io -o yaml > fabedge/objects.yaml
+  kubectl get deployment -n fabedge fabedge-operator -o yaml > fabedge/operator.yaml
+  selvedge-operator adopt --manifests fabedge > selvedge.yaml
+  kubectl apply --server-side -f selvedge.yaml";
+
 const SERVE_GUIDE: &str = "\
-What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices.
+What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices;
+Calico's IPAMBlocks, where there are any.
 
 What is written, in the namespace:
   ConfigMap selvedge-node-<node>  key config.json: the node's configuration
@@ -146,6 +162,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Check { input } => check(&input),
         Command::Serve(serve) => serve::run(serve).map(|()| ExitCode::SUCCESS),
+        Command::Adopt { manifests } => adopt(&manifests),
         Command::Crds { out } => crds(out.as_deref()),
     };
     result.unwrap_or_else(|e| {
@@ -221,6 +238,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u32 = number.parse().map_err(|_| wrong())?;
     Ok(Duration::from_secs(u64::from(number) * unit))
+}
+
+fn adopt(manifests: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let objects = adopt::objects(manifests).map_err(|e| format!("{}: {e}", manifests.display()))?;
+    let adopted = adopt::adopt(&objects);
+    let mut out = stdout().lock();
+    for manifest in &adopted.manifests {
+        write!(out, "---\n{}", serde_saphyr::to_string(manifest)?)?;
+    }
+    write!(stderr(), "{}", adopted.report)?;
+    Ok(if adopted.report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn crds(out: Option<&Path>) -> Result<ExitCode, Box<dyn Error>> {

@@ -53,6 +53,9 @@ async fn nodes_get_what_they_need_and_heartbeats_cost_nothing() {
     let keys: Vec<String> = secret.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
 
+    // The end of all that a beginning brings.
+    world.apply(community("first", &["beijing.edge-3"])).await;
+    world.condition_becomes(&community("first", &[]), "Ready", "True Joined: 1 edge nodes are joined").await;
     proxy.writes();
     for i in 0..20 {
         let conditions = json!({"status": {"conditions": [

@@ -1,17 +1,18 @@
 //! A client of a Kubernetes API, of the API server or of what stands for it on an edge.
 
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::{Request, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::netns;
 
-/// Longer than any answer takes that is worth waiting for: MetaServer sits on its for ten seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any answer takes: MetaServer sits on its for ten seconds, lite-apiserver on its first for 45.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// In the managed fields of what the laboratory applies.
 const MANAGER: &str = "selvedge-lab";
 
@@ -105,6 +106,17 @@ impl Api {
         }
     }
 
+    /// An answer that comes line by line and may take as long as it likes: a watch.
+    pub fn stream(&self, path: &str) -> Result<impl BufRead + Send + use<>> {
+        let mut request = self.agent.get(format!("{}{path}", self.server)).config().timeout_global(None).build();
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = request.call().with_context(|| format!("GET {path}"))?;
+        ensure!(answer.status() == 200, "GET {path}: {}", answer.status());
+        Ok(BufReader::new(answer.into_body().into_reader()))
+    }
+
     /// An object or a list; whatever is not 200 is an error.
     pub fn get(&self, path: &str) -> Result<Value> {
         self.ask("GET", path, None)?.json(path)
@@ -113,8 +125,13 @@ impl Api {
     /// Applies an object on the server's side, with its status if it has one.
     pub fn apply(&self, object: &Value) -> Result<()> {
         let path = path(object)?;
-        self.apply_to(&path, object)?;
-        if object["status"].is_object() { self.apply_to(&format!("{path}/status"), object) } else { Ok(()) }
+        let mut spec = object.clone();
+        let status = spec.as_object_mut().and_then(|fields| fields.remove("status"));
+        self.patch(&format!("{path}?fieldManager={MANAGER}&force=true"), "application/apply-patch+yaml", &spec)?;
+        // A node has several addresses of one type, and none of them could be applied.
+        let merge =
+            |status| self.patch(&format!("{path}/status"), "application/merge-patch+json", &json!({"status": status}));
+        status.map_or(Ok(()), merge)
     }
 
     /// Deletes what is there; what is not is deleted already.
@@ -130,10 +147,9 @@ impl Api {
         self.ask("POST", path, Some(("application/json", &object.to_string())))?.json(path)
     }
 
-    fn apply_to(&self, path: &str, object: &Value) -> Result<()> {
-        let query = format!("{path}?fieldManager={MANAGER}&force=true");
-        let answer = self.ask("PATCH", &query, Some(("application/apply-patch+yaml", &object.to_string())))?;
-        ensure!(matches!(answer.status, 200 | 201), "apply {path}: {}", answer.said());
+    fn patch(&self, path: &str, content: &str, patch: &Value) -> Result<()> {
+        let answer = self.ask("PATCH", path, Some((content, &patch.to_string())))?;
+        ensure!(matches!(answer.status, 200 | 201), "PATCH {path}: {}", answer.said());
         Ok(())
     }
 }
@@ -172,9 +188,7 @@ pub fn path(object: &Value) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::path;
+    use super::{json, path};
 
     #[test]
     fn objects_are_found_by_kind_and_namespace() {

@@ -13,6 +13,7 @@ use super::control_plane::{ControlPlane, Site, command};
 use super::framework::Framework;
 use crate::exec;
 use crate::iptables::Iptables;
+use crate::netns;
 use crate::programs::{Program, wait};
 use crate::router::Router;
 use crate::topology::Lab;
@@ -170,6 +171,7 @@ fn start_hub(namespace: &str, dir: &Path, plane: &ControlPlane) -> Result<Progra
 #[derive(Debug)]
 struct Door {
     router: String,
+    master: String,
     inside: IpAddr,
     iptables: Iptables,
 }
@@ -181,7 +183,8 @@ impl Door {
         let router = lab.routers.first().context("no router of the cloud")?;
         let uplink = Router::UPLINK;
         router.ns.ip(&format!("address add {PUBLIC}/32 dev {uplink}"))?;
-        let door = Self { router: router.ns.name().to_owned(), inside, iptables: lab.iptables };
+        let master = lab.node("master")?.ns.name().to_owned();
+        let door = Self { router: router.ns.name().to_owned(), master, inside, iptables: lab.iptables };
         let ports = HUB.iter().chain([&PORT]).map(u16::to_string).collect::<Vec<_>>().join(",");
         let chain = Self::CHAIN;
         // What is for the API is decided first, replies on standing connections included.
@@ -201,13 +204,17 @@ COMMIT
     }
 
     fn shut(&self, cut: Cut) -> Result<()> {
-        let target = match cut {
-            Cut::Refused => "REJECT --reject-with tcp-reset",
-            Cut::Silent => "DROP",
-        };
-        let uplink = Router::UPLINK;
-        // A reset to the edges; the cloud's end may wait for its own time-out.
-        self.replace(&format!("-A {} -i {uplink} -p tcp -j {target}\n-A {} -j DROP", Self::CHAIN, Self::CHAIN))
+        let (chain, uplink) = (Self::CHAIN, Router::UPLINK);
+        if cut == Cut::Silent {
+            return self.replace(&format!("-A {chain} -j DROP"));
+        }
+        self.replace(&format!(
+            "-A {chain} -i {uplink} -p tcp -j REJECT --reject-with tcp-reset\n-A {chain} -j ACCEPT"
+        ))?;
+        // Of connections that stand, each end is told, as when the servers end.
+        let mut command = Command::new("ss");
+        command.args(["--kill", "--tcp", "src", &self.inside.to_string(), "dst", "203.0.113.0/24"]);
+        netns::enter(&self.master, || exec::run(&mut command)).map(drop)
     }
 
     fn reopen(&self) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use rustix::process::Signal;
 use serde_json::json;
@@ -149,10 +149,8 @@ impl EdgeApi {
         let (program, framework) = (&mut self.program, self.framework);
         wait(&format!("{framework:?}'s API"), START, || {
             program.as_mut().map_or(Ok(()), Program::check)?;
-            // Whoever asks without a token is told so.
-            let answer = api.ask("GET", "/version", None)?;
-            ensure!(matches!(answer.status, 200 | 401 | 403), "{}", answer.said());
-            Ok(())
+            // Without a token, or without the cloud, it may say no.
+            api.ask("GET", "/version", None).map(drop)
         })
     }
 }

@@ -11,26 +11,42 @@ use crate::demo;
 use crate::fabric::{Fabric, Options};
 use crate::table::Report;
 
-/// All rows.
+/// The 48 rows and those of our own.
 pub fn run(framework: Framework, options: &Options) -> Result<ExitCode> {
+    with(framework, options, |report, fabric| {
+        report.check("k1", "the agents say which API they ask", || source(fabric));
+        demo::every_row(report, fabric, None)
+    })
+}
+
+/// What happens without the cloud.
+pub fn offline(framework: Framework, options: &Options) -> Result<ExitCode> {
+    with(framework, options, offline::run)
+}
+
+fn with(
+    framework: Framework,
+    options: &Options,
+    rows: impl FnOnce(&mut Report, &mut Fabric) -> Result<()>,
+) -> Result<ExitCode> {
     let mut report = Report::new();
     report.title(&format!("Setting up: {}", framework.word()));
     let mut fabric = Fabric::start_on(framework, options, &report)?;
-    report.check("k1", "the agents say which API they ask", || {
-        for node in ["edge-1", "edge-2"] {
-            fabric.await_status(node, "its source", |status| {
-                let source = status.source.as_ref().context("no source in its status")?;
-                ensure!(source.kind == framework.word(), "{source:?}");
-                Ok(())
-            })?;
-        }
-        Ok(String::new())
-    });
-    demo::every_row(&mut report, &fabric, None)?;
-    let failed = report.failed();
-    offline::run(&mut report, &mut fabric).with_context(|| fabric.logs())?;
-    if report.failed() > failed {
+    rows(&mut report, &mut fabric).with_context(|| fabric.logs())?;
+    if report.failed() > 0 {
         println!("{}", fabric.logs());
     }
     Ok(report.finish())
+}
+
+fn source(fabric: &Fabric) -> Result<String> {
+    let framework = fabric.cluster.as_ref().context("no cluster")?.framework;
+    for node in ["edge-1", "edge-2"] {
+        fabric.await_status(node, "its source", |status| {
+            let source = status.source.as_ref().context("no source in its status")?;
+            ensure!(source.kind == framework.word(), "{source:?}");
+            Ok(())
+        })?;
+    }
+    Ok(framework.word().to_owned())
 }

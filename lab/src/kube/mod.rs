@@ -10,6 +10,7 @@ pub mod framework;
 mod matrix;
 mod offline;
 mod pki;
+mod scale;
 mod steady;
 
 use std::process::ExitCode;
@@ -29,8 +30,7 @@ use crate::topology::RunDir;
 pub enum Verb {
     /// Start a control plane on the loopback, print its KUBECONFIG, and stay until interrupted.
     Up(Up),
-    /// The 48 rows and more, with the operator on the API server and the agents fed by an edge-local API; then what
-    /// happens without the cloud.
+    /// The 48 rows and more, with the operator on the API server and the agents fed by an edge-local API.
     Matrix {
         /// Whose edges they are.
         #[arg(long)]
@@ -38,7 +38,15 @@ pub enum Verb {
         #[command(flatten)]
         options: Options,
     },
-    /// `matrix` with every source, two at a time, with one summary.
+    /// What happens without the cloud: refused, black-holed, restarted, back again.
+    Offline {
+        /// Whose edges they are.
+        #[arg(long)]
+        source: Framework,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// `matrix` and `offline` with every source, two at a time, with one summary.
     Test,
     /// What each edge-local API does online, cut off, restarted offline and joined again.
     Edges {
@@ -48,6 +56,8 @@ pub enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// How the operator does with many nodes: times, writes and memory, as a table.
+    Bench(scale::Options),
 }
 
 /// A control plane for people and for the tests of others.
@@ -63,19 +73,24 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Up(options) => up(options),
         Verb::Matrix { source, options } => matrix::run(*source, options),
+        Verb::Offline { source, options } => matrix::offline(*source, options),
         Verb::Test => test(),
+        Verb::Bench(options) => scale::run(options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }
 }
 
 /// They wait for time-outs most of the time, so two go side by side.
 fn test() -> Result<ExitCode> {
-    let job = |framework: Framework| Job {
-        what: format!("matrix and offline: {}", framework.word()),
-        arguments: format!("kube matrix --source {} --datapath user", framework.word()),
+    let all = [Framework::Kubernetes, Framework::Kubeedge, Framework::Superedge, Framework::Openyurt];
+    let lane = |verb: &str| {
+        let job = |framework: Framework| Job {
+            what: format!("{verb}: {}", framework.word()),
+            arguments: format!("kube {verb} --source {} --datapath user", framework.word()),
+        };
+        all.map(job).into()
     };
-    let lanes = [[Framework::Kubeedge, Framework::Kubernetes], [Framework::Superedge, Framework::Openyurt]];
-    suite::run_lanes(lanes.map(|lane| lane.map(job).into()).into())
+    suite::run_lanes(["matrix", "offline"].map(lane).into())
 }
 
 fn up(options: &Up) -> Result<ExitCode> {

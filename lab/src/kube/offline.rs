@@ -146,9 +146,9 @@ fn as_later(fabric: &mut Fabric) -> Result<String> {
 /// Whether exactly these Services answer on the edge, and whether it has the other edge for a peer.
 fn in_force(fabric: &Fabric, services: &[Service], joined: bool) -> Result<()> {
     let node = fabric.lab.node(NODE)?;
-    served(node, services)?;
+    served(&fabric.lab, node, services)?;
     for gone in SERVICES.iter().filter(|service| services.iter().all(|other| other.name != service.name)) {
-        ensure!(served(node, std::slice::from_ref(gone)).is_err(), "Service {} still answers", gone.name);
+        ensure!(served(&fabric.lab, node, std::slice::from_ref(gone)).is_err(), "Service {} still answers", gone.name);
     }
     let peers = fabric.status(NODE)?.peers;
     ensure!(peers.iter().any(|peer| peer.name == OTHER) == joined, "{OTHER} is a peer: {}", !joined);

@@ -48,6 +48,11 @@ pub(crate) struct ClusterSpec {
     /// Another cluster, named here so that nothing of ours overlaps it.
     #[serde(default)]
     pub(crate) remote: bool,
+    /// From where the pod networks of cloud nodes are known. `nodes`: `spec.podCIDRs` of each (Flannel, bridge, host-gw,
+    /// k3s). `calico`: its IPAM blocks. `cluster`: all of `clusterCIDRs` is behind the connector (Cilium, Kube-OVN).
+    #[serde(default, deserialize_with = "word")]
+    #[schemars(schema_with = "schema::word::<PodNetworks>")]
+    pub(crate) pod_networks: PodNetworks,
     /// Pod networks of the cloud nodes.
     #[serde(rename = "clusterCIDRs", deserialize_with = "prefixes")]
     #[schemars(schema_with = "schema::networks")]
@@ -109,6 +114,21 @@ pub(crate) struct ClusterSpec {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) rotate_ca: Option<String>,
+}
+
+/// From where the pod networks of cloud nodes are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum PodNetworks {
+    #[default]
+    Nodes,
+    Calico,
+    Cluster,
+}
+
+impl Word for PodNetworks {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("nodes", Self::Nodes), ("calico", Self::Calico), ("cluster", Self::Cluster)];
 }
 
 /// Where edges call the connector.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "two columns of one type are no duplicates")]
 
+mod calico;
 mod cluster;
 mod community;
 mod crds;
@@ -22,7 +23,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, ServicesFrom};
+pub(crate) use calico::Block;
+pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::{dns_subdomain, is_dns_label};
@@ -87,6 +89,7 @@ pub(crate) enum Content {
     Node(Node),
     Service(Service),
     EndpointSlice(EndpointSlice),
+    Block(Block),
 }
 
 /// What is wrong in an object: `spec.podCIDRs[0]` and words.
@@ -113,7 +116,7 @@ pub(crate) fn name(value: &Value) -> ObjectRef {
     };
     match reference.kind.as_str() {
         "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
-        "Node" | "Cluster" | "Community" | "Outpost" => reference.namespace.clear(),
+        "Node" | "Cluster" | "Community" | "Outpost" | "IPAMBlock" => reference.namespace.clear(),
         _ => {}
     }
     reference
@@ -142,6 +145,7 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
         ("v1", "Node") => Content::Node(kubernetes::node(value)?),
         ("v1", "Service") => Content::Service(kubernetes::service(value)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::endpoint_slice(value)?),
+        (calico::API_VERSION, "IPAMBlock") => Content::Block(calico::block(value)?),
         (version, "EndpointSlice") => {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not discovery.k8s.io/v1")));
         }

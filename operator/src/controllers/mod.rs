@@ -12,6 +12,7 @@ mod allocations;
 mod credentials;
 mod events;
 mod failure;
+mod ip_pools;
 mod ledger;
 mod pass;
 mod plan;
@@ -33,7 +34,7 @@ use self::allocations::Stored;
 use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
-use crate::core::{Options, Output};
+use crate::core::{IpPool, Options, Output};
 use crate::index::{News, Objects, Written};
 use crate::server::Server;
 use crate::telemetry::{Health, Metrics};
@@ -81,6 +82,8 @@ pub(crate) struct Controller {
     keys: Option<Keys>,
     checks: Checks,
     told: Told,
+    /// Those of Calico that were made last.
+    ip_pools: Option<BTreeMap<String, IpPool>>,
     /// Refusals of the API server, by node.
     refusals: BTreeMap<String, String>,
     schedule: Schedule,
@@ -141,6 +144,7 @@ impl Controller {
             keys: None,
             checks: Checks::default(),
             told: Told::default(),
+            ip_pools: None,
             refusals: BTreeMap::new(),
             schedule,
         }
@@ -194,6 +198,7 @@ impl Controller {
         // Another one may have written meanwhile.
         self.stored = None;
         self.keys = None;
+        self.ip_pools = None;
         if !us {
             // What it would answer may be old by now.
             if let Some(server) = &self.around.server {

@@ -19,7 +19,7 @@ use super::failure::{Context, Failure};
 use super::plan::{self, Action, Owned, Plan, Reason};
 use super::render::{self, MANAGER};
 use super::status::{self, Update};
-use super::{Controller, allocations, credentials, events, until};
+use super::{Controller, allocations, credentials, events, ip_pools, until};
 use crate::api::CERTIFICATE_DAYS;
 use crate::authority::{Authorities, Credentials, Everybody, seconds};
 use crate::core::issued::Issued;
@@ -112,7 +112,8 @@ impl Controller {
         let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
         self.refusals.retain(|node, _| wanting.contains(node.as_str()));
         drop(wanting);
-        let success = self.write(plan.actions, output.as_ref()).await;
+        let written = self.write(plan.actions, output.as_ref()).await;
+        let success = self.keep_untranslated(output.as_ref()).await && written;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
             Some(Problem::error(reference, "", message.clone()))
@@ -128,6 +129,20 @@ impl Controller {
             self.around.output.send_replace(Some(Arc::new(output)));
         }
         Ok(Outcome { success: success && said, renewal: plan.renewal })
+    }
+
+    /// Whether Calico has the pools it should.
+    async fn keep_untranslated(&mut self, output: Option<&Output>) -> bool {
+        let Some(Output { ip_pools: wanted, .. }) = output else { return true };
+        if self.ip_pools.as_ref() == Some(wanted) || !self.leads() {
+            return true;
+        }
+        if let Err(e) = bounded(ip_pools::sync(&self.around.client, wanted, &self.around.metrics)).await {
+            warn!("{e}");
+            return false;
+        }
+        self.ip_pools = Some(wanted.clone());
+        true
     }
 
     /// Plans the credentials, and goes on with the change of authorities and with revocations.

@@ -12,10 +12,11 @@ use super::admission::{Admission, Member};
 use super::allocator::Allocations;
 use super::communities;
 use super::fabric::Fabric;
+use super::ip_pools::{self, IpPool};
 use super::problem::Problem;
 use super::services;
 use super::state::ClusterState;
-use crate::api::ServicesFrom;
+use crate::api::{PodNetworks, ServicesFrom};
 
 /// What is known from earlier.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,8 @@ pub(crate) struct Output {
     pub(crate) allocations: Allocations,
     /// How many members each community has.
     pub(crate) communities: BTreeMap<String, usize>,
+    /// What Calico must know not to translate addresses towards, by name.
+    pub(crate) ip_pools: BTreeMap<String, IpPool>,
 }
 
 /// What the own `Cluster` says about the certificate authority.
@@ -104,8 +107,9 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
         revoked: fabric.spec.revoked.iter().map(name).collect(),
     };
     let cluster = fabric.name.to_owned();
+    let ip_pools = ip_pools::list(&fabric, state, &admission);
     let communities = joined.members;
-    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities };
+    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities, ip_pools };
     Compiled { output: Some(output), problems }
 }
 
@@ -246,8 +250,10 @@ impl Compiler<'_> {
 
     /// What the connector speaks for: cluster IPs and the pods of all cloud nodes.
     fn cloud_prefixes(&self) -> Vec<IpNet> {
+        let spec = self.fabric.spec;
+        let all = if spec.pod_networks == PodNetworks::Cluster { spec.cluster_cidrs.as_slice() } else { &[] };
         let pods = self.admission.cloud().flat_map(|member| &member.pod_cidrs);
-        self.fabric.spec.service_cidrs.iter().chain(pods).copied().collect()
+        spec.service_cidrs.iter().chain(all).chain(pods).copied().collect()
     }
 
     fn cloud_addresses(&self) -> Vec<IpAddr> {

@@ -10,7 +10,9 @@ mod claims;
 mod communities;
 mod compile;
 mod fabric;
+mod ip_pools;
 pub(crate) mod issued;
+mod networks;
 mod problem;
 pub(crate) mod renewal;
 pub(crate) mod rotation;
@@ -21,5 +23,6 @@ mod tests;
 
 pub(crate) use allocator::Allocations;
 pub(crate) use compile::{Memory, Options, Output, compile, encode, number};
+pub(crate) use ip_pools::IpPool;
 pub(crate) use problem::{Problem, Severity};
 pub(crate) use state::ClusterState;
