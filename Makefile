@@ -64,7 +64,7 @@ test-arch-quick: setup-arch build
 	$(BIN)/selvedge-lab arch --arch mipsel --quick
 
 # Programs of others, built from Go modules once, into target/kube/bin.
-test-kube: setup-test build
+test-kube: setup-test build test-kube-operator
 	lab/tools/kube/build kubernetes kubeedge superedge openyurt
 	$(BIN)/selvedge-lab kube test
 
