@@ -3,6 +3,7 @@
 //! A JSON value goes in, a typed object with every address and network already read comes out, or the field that is
 //! wrong.
 
+mod agent;
 mod cluster;
 mod fields;
 mod kubernetes;
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use agent::{AgentMode, AgentSpec, LogLevel, NodeAgent, Resources, Rollout, Share};
 pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, CommunitySpec};
 pub(crate) use fields::is_dns_label;
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};

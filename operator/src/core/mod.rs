@@ -10,6 +10,7 @@ mod claims;
 mod communities;
 mod compile;
 mod fabric;
+pub(crate) mod fleet;
 mod problem;
 pub(crate) mod renewal;
 mod services;
