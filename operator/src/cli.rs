@@ -114,7 +114,7 @@ fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error
 }
 
 fn check(input: &Input) -> Result<ExitCode, Box<dyn Error>> {
-    let (nodes, problems) = run::check(&input.manifests, input.cluster.as_deref())
+    let (nodes, problems) = run::check(&input.manifests, input.cluster.clone())
         .map_err(|e| format!("{}: {e}", input.manifests.display()))?;
     let mut out = stdout().lock();
     for config in nodes.values() {

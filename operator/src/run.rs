@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use log::{error, info, warn};
-use selvedge_model::{NodeConfig, Role};
+use selvedge_model::{NodeConfig, Role, ServiceSource};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,8 +15,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::Authority;
 use crate::core::renewal::DAY;
-use crate::core::{ClusterState, Memory, Output, Problem, Severity, compile, number};
-use crate::index::Index;
+use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
+use crate::index::Directory;
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
 
@@ -31,9 +31,8 @@ const AUTHORITY_NOTICE: Duration = Duration::from_secs(365 * DAY);
 
 /// The operator of one output directory.
 pub(crate) struct Operator {
-    index: Index,
-    /// Name of the own cluster if it must be said.
-    cluster: Option<String>,
+    index: Directory,
+    options: Options,
     store: Store,
     /// Problems already told; `None` before the first pass.
     told: Option<BTreeSet<Problem>>,
@@ -49,7 +48,7 @@ pub(crate) struct Outcome {
 
 impl Operator {
     pub(crate) fn new(manifests: &Path, store: Store, cluster: Option<String>) -> Self {
-        Operator { index: Index::new(manifests), cluster, store, told: None }
+        Operator { index: Directory::new(manifests), options: options(cluster), store, told: None }
     }
 
     /// Reads the manifests, makes the output, done.
@@ -109,7 +108,7 @@ impl Operator {
             incumbents: previous.keys().cloned().collect(),
             complete: self.index.is_complete(),
         };
-        let compiled = compile(&state, self.cluster.as_deref(), &memory);
+        let compiled = compile(&state, &self.options, &memory);
         problems.extend(compiled.problems);
         let usable = compiled.output.is_some();
         let output = compiled.output.unwrap_or_else(|| Output {
@@ -218,6 +217,11 @@ impl Operator {
     }
 }
 
+/// There is no API beside a directory from which nodes could know the Services.
+fn options(cluster: Option<String>) -> Options {
+    Options { cluster, services: ServiceSource::Config }
+}
+
 /// Looks for a directory that is gone, but not longer than this.
 fn search(manifests: &Path, patience: Duration) -> Option<Watch> {
     let end = Instant::now() + patience;
@@ -235,12 +239,12 @@ fn search(manifests: &Path, patience: Duration) -> Option<Watch> {
 /// Reads and compiles, writes nothing: the configurations and all problems.
 pub(crate) fn check(
     manifests: &Path,
-    cluster: Option<&str>,
+    cluster: Option<String>,
 ) -> Result<(BTreeMap<String, NodeConfig>, Vec<Problem>), std::io::Error> {
-    let mut index = Index::new(manifests);
+    let mut index = Directory::new(manifests);
     index.scan()?;
     let (state, mut problems) = index.state();
-    let compiled = compile(&state, cluster, &Memory { complete: true, ..Memory::default() });
+    let compiled = compile(&state, &options(cluster), &Memory { complete: true, ..Memory::default() });
     problems.extend(compiled.problems);
     problems.sort();
     Ok((compiled.output.map(|output| output.nodes).unwrap_or_default(), problems))

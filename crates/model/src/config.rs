@@ -99,11 +99,13 @@ pub enum Via {
 pub struct Services {
     /// Whether this node serves them at all; a node with kube-proxy does not.
     pub mode: ServiceMode,
+    /// From where the node knows them.
+    pub source: ServiceSource,
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// Cluster IP networks.
     pub cidrs: Vec<IpNet>,
-    /// Every Service with a cluster IP.
+    /// Every Service with a cluster IP; empty if `source` is `api`.
     pub list: Vec<Service>,
 }
 
@@ -116,6 +118,17 @@ pub enum ServiceMode {
     Off,
     /// Destination NAT in the kernel.
     Kernel,
+}
+
+/// From where a node knows the Services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+pub enum ServiceSource {
+    /// From `list`.
+    #[default]
+    Config,
+    /// From the Kubernetes API at hand: its Services and EndpointSlices.
+    Api,
 }
 
 /// How an endpoint is chosen for a new connection.

@@ -47,6 +47,8 @@ const ROLES: [(&str, Role); 3] = [("edge", Role::Edge), ("connector", Role::Conn
 const VIAS: [(&str, Via); 2] = [("tunnel", Via::Tunnel), ("lan", Via::Lan)];
 const MODES: [(&str, ServiceMode); 2] = [("off", ServiceMode::Off), ("kernel", ServiceMode::Kernel)];
 const BALANCES: [(&str, Balance); 2] = [("random", Balance::Random), ("roundRobin", Balance::RoundRobin)];
+#[cfg(feature = "services")]
+const SOURCES: [(&str, ServiceSource); 2] = [("config", ServiceSource::Config), ("api", ServiceSource::Api)];
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const DATAPATHS: [(&str, DatapathMode); 3] =
     [("auto", DatapathMode::Auto), ("kernel", DatapathMode::Kernel), ("user", DatapathMode::User)];
@@ -85,6 +87,10 @@ fn peer(r: &Reader<'_>) -> Result<Peer> {
 fn services(r: &Reader<'_>) -> Result<Services> {
     Ok(Services {
         mode: word_or_default(r, "mode", &MODES)?,
+        #[cfg(feature = "services")]
+        source: word_or_default(r, "source", &SOURCES)?,
+        #[cfg(not(feature = "services"))]
+        source: ServiceSource::Config,
         balance: word_or_default(r, "balance", &BALANCES)?,
         cidrs: r.list_or_empty("cidrs", Reader::prefix)?,
         list: r.list_or_empty("list", service)?,

@@ -14,7 +14,7 @@ mod validate;
 
 pub use config::{
     Balance, Cni, DatapathMode, Endpoint, FirewallBackend, LocalSide, NodeConfig, Peer, Protocol, Role, Service,
-    ServiceMode, ServicePort, Services, Via,
+    ServiceMode, ServicePort, ServiceSource, Services, Via,
 };
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;

@@ -5,8 +5,9 @@ use std::fmt;
 
 use ipnet::IpNet;
 use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
+use schemars::JsonSchema;
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A network in CIDR notation whose host bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
 }
 
 /// Labels that a node must all carry.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Selector(pub(crate) BTreeMap<String, String>);
 
@@ -92,6 +93,11 @@ pub(super) fn parse_word<T: Word>(text: &str) -> Result<T, String> {
 
 pub(super) fn word<'de, T: Word, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     parse_word(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+pub(super) fn optional_word<'de, T: Word, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse_word(&text).map_err(D::Error::custom)).transpose()
 }
 
 /// RFC 1123 as Kubernetes has it: what is usable as a file name and as part of a certificate's name.

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
-use selvedge_model::{DatapathMode, FirewallBackend, Protocol};
+use selvedge_model::{DatapathMode, FirewallBackend, Protocol, ServiceMode};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::agent::NodeAgent;
 use super::fields::{Prefix, Word, parse_word};
 use super::{FieldError, typed};
 
-/// A Kubernetes node.
+/// A Kubernetes node, or an Outpost seen as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) labels: BTreeMap<String, String>,
@@ -30,6 +31,19 @@ pub(crate) struct Node {
     pub(crate) firewall: Option<FirewallBackend>,
     /// Annotation `selvedge.dev/metered`.
     pub(crate) metered: bool,
+    /// Condition `Ready`.
+    pub(crate) online: bool,
+    /// Annotations that begin with `selvedge.dev/agent`.
+    pub(crate) agent: NodeAgent,
+    /// What only an Outpost has.
+    pub(crate) outpost: Option<Outside>,
+}
+
+/// What is different where there is no Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// `spec.services`.
+    pub(crate) services: Option<ServiceMode>,
 }
 
 /// A Kubernetes Service.
@@ -90,6 +104,13 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
             }
         }
     }
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let agent = NodeAgent {
+        mode: annotation_word(&metadata, "agent")?.unwrap_or_default(),
+        image: annotation(&metadata, "agent-image").map(|(text, _)| text.to_owned()),
+        args: annotation(&metadata, "agent-args").map(|(text, _)| words(text)).unwrap_or_default(),
+    };
+    let conditions = raw.status.conditions.unwrap_or_default();
     Ok(Node {
         pod_cidrs,
         internal_ips,
@@ -101,6 +122,9 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
         firewall: annotation_word(&metadata, "firewall")?,
         metered: annotation_word(&metadata, "metered")?.unwrap_or(false),
         labels: metadata.labels.unwrap_or_default(),
+        online: conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
+        agent,
+        outpost: None,
     })
 }
 
@@ -195,6 +219,14 @@ struct RawNodeSpec {
 #[derive(Default, Deserialize)]
 struct RawNodeStatus {
     addresses: Option<Vec<RawNodeAddress>>,
+    conditions: Option<Vec<RawCondition>>,
+}
+
+#[derive(Deserialize)]
+struct RawCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 #[derive(Deserialize)]

@@ -5,19 +5,32 @@
 
 mod agent;
 mod cluster;
+mod community;
+mod crds;
 mod fields;
 mod kubernetes;
+mod outpost;
+mod schema;
+mod selector;
+mod status;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use agent::{AgentMode, AgentSpec, LogLevel, NodeAgent, Resources, Rollout, Share};
-pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, CommunitySpec};
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
+#[cfg(test)]
+pub(crate) use agent::{LogLevel, Share};
+pub(crate) use cluster::{CERTIFICATE_DAYS, Cluster, ClusterSpec, ClusterStatus, ServicesFrom};
+pub(crate) use community::{Community, CommunitySpec, CommunityStatus};
+pub(crate) use crds::definitions;
 pub(crate) use fields::is_dns_label;
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
+pub(crate) use outpost::{Outpost, OutpostStatus};
+pub(crate) use status::{Condition, date};
 
 /// API version of our own kinds.
 pub(crate) const API_VERSION: &str = "selvedge.dev/v1alpha1";
@@ -72,6 +85,7 @@ pub(crate) struct Object<T> {
 pub(crate) enum Content {
     Cluster(Box<ClusterSpec>),
     Community(CommunitySpec),
+    /// Also what an Outpost is narrowed to.
     Node(Node),
     Service(Service),
     EndpointSlice(EndpointSlice),
@@ -101,7 +115,7 @@ pub(crate) fn name(value: &Value) -> ObjectRef {
     };
     match reference.kind.as_str() {
         "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
-        "Node" | "Cluster" | "Community" => reference.namespace.clear(),
+        "Node" | "Cluster" | "Community" | "Outpost" => reference.namespace.clear(),
         _ => {}
     }
     reference
@@ -115,9 +129,14 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     let header: Header = typed(value)?;
     let content = match (header.api_version.as_str(), header.kind.as_str()) {
         (API_VERSION, "Cluster") => Content::Cluster(Box::new(typed::<Custom<ClusterSpec>>(value)?.spec)),
-        (API_VERSION, "Community") => Content::Community(typed::<Custom<CommunitySpec>>(value)?.spec),
+        (API_VERSION, "Community") => {
+            let spec = typed::<Custom<CommunitySpec>>(value)?.spec;
+            spec.selector.iter().try_for_each(|selector| selector.check("spec.selector"))?;
+            Content::Community(spec)
+        }
+        (API_VERSION, "Outpost") => Content::Node(outpost::node(value)?),
         (API_VERSION, kind) => {
-            return Err(FieldError::new("kind", format!("\"{kind}\" is none of Cluster, Community")));
+            return Err(FieldError::new("kind", format!("\"{kind}\" is none of Cluster, Community, Outpost")));
         }
         (version, _) if version.starts_with("selvedge.dev/") => {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not {API_VERSION}")));
@@ -151,6 +170,17 @@ struct HeaderMetadata {
 #[derive(Deserialize)]
 struct Custom<S> {
     spec: S,
+}
+
+#[derive(Deserialize)]
+struct Labelled<S> {
+    metadata: Labels,
+    spec: S,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    labels: Option<BTreeMap<String, String>>,
 }
 
 /// Reads a type, naming the field that does not fit.

@@ -100,7 +100,9 @@ impl<'a> Admission<'a> {
         if fabric.node_name(name).len() > 253 {
             return Err(FieldError::new("metadata.name", "is too long for a name in a certificate"));
         }
-        if node.internal_ips.is_empty() {
+        let is_outpost = node.outpost.is_some();
+        let addresses_field = if is_outpost { "spec.addresses" } else { "status.addresses" };
+        if node.internal_ips.is_empty() && !is_outpost {
             let message = "has no address of type InternalIP; the node is left out";
             return Err(FieldError::new("status.addresses", message));
         }
@@ -108,11 +110,11 @@ impl<'a> Admission<'a> {
         for (i, pool) in fabric.spec.edge_pod_cidrs.iter().enumerate() {
             if let Some(ip) = addresses.iter().find(|ip| pool.contains(*ip)) {
                 let message = format!("{} lies in {pool} of {}, spec.edgePodCIDRs[{i}]", ip.addr(), fabric.reference);
-                return Err(FieldError::new("status.addresses", message));
+                return Err(FieldError::new(addresses_field, message));
             }
         }
         let (pod_cidrs, field) = if !node.pod_cidrs.is_empty() {
-            (&*node.pod_cidrs, "spec.podCIDRs")
+            (&*node.pod_cidrs, if is_outpost { "spec.lanPrefixes" } else { "spec.podCIDRs" })
         } else if !node.annotated_cidrs.is_empty() {
             (&*node.annotated_cidrs, "metadata.annotations[selvedge.dev/pod-cidrs]")
         } else if role == Role::Edge {
@@ -123,15 +125,20 @@ impl<'a> Admission<'a> {
             (&[][..], "")
         };
         let own = |result: Result<(), String>| result.map_err(|message| FieldError::new(field, message));
+        if is_outpost {
+            own(outside(&fabric.spec.edge_pod_cidrs, fabric, "edgePodCIDRs", pod_cidrs))?;
+        }
+        if is_outpost || role == Role::Edge && node.pod_cidrs.is_empty() {
+            own(outside(&fabric.spec.cluster_cidrs, fabric, "clusterCIDRs", pod_cidrs))?;
+        }
         if role == Role::Edge && node.pod_cidrs.is_empty() {
-            own(outside_cloud(fabric, pod_cidrs))?;
             warnings.extend(outside_pools(fabric, pod_cidrs, field));
         }
         let owner = reference.to_string();
         self.claims.claim(&addresses, &owner).map_err(|conflict| {
             let message =
                 format!("{} is taken: {} belongs to {}", conflict.network.addr(), conflict.other, conflict.owner);
-            FieldError::new("status.addresses", message)
+            FieldError::new(addresses_field, message)
         })?;
 
         own(self
@@ -201,6 +208,10 @@ fn roles<'a>(fabric: &Fabric<'_>, state: &'a ClusterState, problems: &mut Vec<Pr
     let mut roles = BTreeMap::new();
     let mut connector: Option<&str> = None;
     for (name, Object { reference, value: node }) in &state.nodes {
+        if node.outpost.is_some() {
+            roles.insert(name.as_str(), Role::Edge);
+            continue;
+        }
         let role = match (spec.edge_selector.matches(&node.labels), spec.connector_selector.matches(&node.labels)) {
             (true, true) => {
                 let message = format!(
@@ -235,11 +246,11 @@ fn roles<'a>(fabric: &Fabric<'_>, state: &'a ClusterState, problems: &mut Vec<Pr
     roles
 }
 
-/// The cloud's own network plugin may give such a network to any node.
-fn outside_cloud(fabric: &Fabric<'_>, networks: &[IpNet]) -> Result<(), String> {
-    for (i, cloud) in fabric.spec.cluster_cidrs.iter().enumerate() {
-        if let Some(network) = networks.iter().find(|network| overlap(**network, *cloud)) {
-            return Err(format!("{network} overlaps {cloud} of {}, spec.clusterCIDRs[{i}]", fabric.reference));
+/// The cloud's own network plugin, or this program, may give a part of such a network to any node.
+fn outside(pools: &[IpNet], fabric: &Fabric<'_>, field: &str, networks: &[IpNet]) -> Result<(), String> {
+    for (i, pool) in pools.iter().enumerate() {
+        if let Some(network) = networks.iter().find(|network| overlap(**network, *pool)) {
+            return Err(format!("{network} overlaps {pool} of {}, spec.{field}[{i}]", fabric.reference));
         }
     }
     Ok(())

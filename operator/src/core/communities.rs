@@ -9,17 +9,33 @@ use super::fabric::{CONNECTOR, Fabric};
 use super::problem::Problem;
 use super::state::ClusterState;
 
-/// The other members of all communities of each edge node.
-pub(super) fn neighbours<'a>(
+/// Who is joined with whom.
+#[derive(Default)]
+pub(super) struct Joined<'a> {
+    /// The other members of all communities of each edge node.
+    pub(super) neighbours: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// How many members each community has.
+    pub(super) members: BTreeMap<String, usize>,
+}
+
+pub(super) fn join<'a>(
     fabric: &Fabric<'_>,
     state: &'a ClusterState,
     admission: &Admission<'a>,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+) -> Joined<'a> {
     let others = fabric.others(state);
-    let mut neighbours: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for community in state.communities.values() {
+    let mut joined = Joined::default();
+    for (name, community) in &state.communities {
         let mut members = BTreeSet::new();
+        if let Some(selector) = &community.value.selector {
+            // A unit of nodes may well have cloud nodes in it: these need no community.
+            let selected = admission.edges().filter(|edge| selector.matches(&edge.node.labels));
+            members.extend(selected.map(|edge| edge.name));
+            if members.is_empty() {
+                problems.push(Problem::warning(&community.reference, "spec.selector", "selects no edge node"));
+            }
+        }
         for (i, name) in community.value.members.iter().enumerate() {
             let field = format!("spec.members[{i}]");
             match member(fabric, state, admission, &others, name) {
@@ -35,10 +51,11 @@ pub(super) fn neighbours<'a>(
             }
         }
         for node in &members {
-            neighbours.entry(node).or_default().extend(members.iter().filter(|other| *other != node));
+            joined.neighbours.entry(node).or_default().extend(members.iter().filter(|other| *other != node));
         }
+        joined.members.insert(name.clone(), members.len());
     }
-    neighbours
+    joined
 }
 
 enum Refusal {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, Services, Via};
+use selvedge_model::{Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, ServiceSource, Services, Via};
 
 use super::admission::{Admission, Member};
 use super::allocator::Allocations;
@@ -13,6 +13,7 @@ use super::fabric::Fabric;
 use super::problem::Problem;
 use super::services;
 use super::state::ClusterState;
+use crate::api::ServicesFrom;
 
 /// What is known from earlier.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,15 @@ pub(crate) struct Memory {
     pub(crate) incumbents: BTreeSet<String>,
     /// Whether the state is whole; if not, a node that is missing in it keeps what it has.
     pub(crate) complete: bool,
+}
+
+/// What the person who started the operator says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// The name of the own cluster, if it must be said.
+    pub(crate) cluster: Option<String>,
+    /// What `spec.services.source: auto` means here.
+    pub(crate) services: ServiceSource,
 }
 
 /// What follows from a state.
@@ -41,25 +51,31 @@ pub(crate) struct Output {
     /// By Kubernetes node; the generation is 0.
     pub(crate) nodes: BTreeMap<String, NodeConfig>,
     pub(crate) allocations: Allocations,
+    /// How many members each community has.
+    pub(crate) communities: BTreeMap<String, usize>,
 }
 
-/// `cluster`: the name of the own cluster, if it must be said.
-pub(crate) fn compile(state: &ClusterState, cluster: Option<&str>, memory: &Memory) -> Compiled {
+pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) -> Compiled {
     let mut problems = Vec::new();
-    let Some(fabric) = Fabric::find(state, cluster, &mut problems) else {
+    let Some(fabric) = Fabric::find(state, options.cluster.as_deref(), &mut problems) else {
         return Compiled { output: None, problems };
     };
     let mut allocations = memory.allocations.clone();
     let admission =
         Admission::decide(&fabric, state, &memory.incumbents, memory.complete, &mut allocations, &mut problems);
     fabric.check_others(state, &admission.claims, &mut problems);
-    let neighbours = communities::neighbours(&fabric, state, &admission, &mut problems);
+    let joined = communities::join(&fabric, state, &admission, &mut problems);
     let services = services::list(&fabric, state, &mut problems);
-    let compiler = Compiler { fabric: &fabric, admission: &admission, services: &services };
+    let source = match fabric.spec.services.source {
+        ServicesFrom::Auto => options.services,
+        ServicesFrom::Config => ServiceSource::Config,
+        ServicesFrom::Api => ServiceSource::Api,
+    };
+    let compiler = Compiler { fabric: &fabric, admission: &admission, services: &services, source };
     let mut nodes = BTreeMap::new();
     for member in admission.members.values() {
         let config = match member.role {
-            Role::Edge => compiler.edge(member, neighbours.get(member.name)),
+            Role::Edge => compiler.edge(member, joined.neighbours.get(member.name)),
             Role::Connector => compiler.connector(member),
             Role::Cloud => compiler.cloud(member),
         };
@@ -72,7 +88,8 @@ pub(crate) fn compile(state: &ClusterState, cluster: Option<&str>, memory: &Memo
     }
     problems.sort();
     let certificate_days = fabric.spec.certificate_days;
-    let output = Output { cluster: fabric.name.to_owned(), certificate_days, nodes, allocations };
+    let cluster = fabric.name.to_owned();
+    let output = Output { cluster, certificate_days, nodes, allocations, communities: joined.members };
     Compiled { output: Some(output), problems }
 }
 
@@ -96,6 +113,7 @@ struct Compiler<'a> {
     fabric: &'a Fabric<'a>,
     admission: &'a Admission<'a>,
     services: &'a [Service],
+    source: ServiceSource,
 }
 
 impl Compiler<'_> {
@@ -121,7 +139,8 @@ impl Compiler<'_> {
         NodeConfig {
             local: LocalSide { prefixes: member.pod_cidrs.clone(), node_addresses: member.node.internal_ips.clone() },
             peers,
-            cni: Some(Cni {
+            // Behind an Outpost is somebody else's network.
+            cni: member.node.outpost.is_none().then(|| Cni {
                 version: CNI_VERSION.to_owned(),
                 network: cni.network.clone(),
                 bridge: cni.bridge.clone(),
@@ -179,6 +198,12 @@ impl Compiler<'_> {
     fn base(&self, member: &Member<'_>) -> NodeConfig {
         let spec = self.fabric.spec;
         let mode = if member.role == Role::Edge { spec.services.edge } else { spec.services.cloud };
+        let outpost = member.node.outpost.as_ref();
+        let mode = outpost.and_then(|outpost| outpost.services).unwrap_or(mode);
+        // Outside Kubernetes there is no API at hand.
+        let source = if outpost.is_some() { ServiceSource::Config } else { self.source };
+        // A node that serves none is not told of every change of an endpoint.
+        let told = mode != ServiceMode::Off && source == ServiceSource::Config;
         NodeConfig {
             version: SCHEMA_VERSION,
             generation: 0,
@@ -190,10 +215,10 @@ impl Compiler<'_> {
             peers: Vec::new(),
             services: Services {
                 mode,
+                source,
                 balance: spec.services.balance,
                 cidrs: spec.service_cidrs.clone(),
-                // A node that serves none is not told of every change of an endpoint.
-                list: if mode == ServiceMode::Off { Vec::new() } else { self.services.to_vec() },
+                list: if told { self.services.to_vec() } else { Vec::new() },
             },
             cni: None,
             datapath: member.node.datapath.unwrap_or(spec.datapath),

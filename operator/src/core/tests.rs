@@ -18,6 +18,7 @@ use crate::api::{self, Object, ObjectRef};
 #[derive(Default)]
 struct Scene {
     state: ClusterState,
+    options: Options,
     memory: Memory,
 }
 
@@ -125,7 +126,7 @@ impl Scene {
 
     /// The configurations and the problems in words. What was given out is remembered for the next time.
     fn compile(&mut self) -> (BTreeMap<String, NodeConfig>, Vec<String>) {
-        let compiled = compile(&self.state, None, &self.memory);
+        let compiled = compile(&self.state, &self.options, &self.memory);
         let problems = compiled.problems.iter().map(|p| format!("{:?}: {p}", p.severity)).collect();
         let Some(output) = compiled.output else { return (BTreeMap::new(), problems) };
         self.memory.allocations = output.allocations;

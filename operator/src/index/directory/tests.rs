@@ -4,21 +4,21 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn index(files: &[(&str, &str)]) -> (TempDir, Index) {
+fn index(files: &[(&str, &str)]) -> (TempDir, Directory) {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
         fs::write(directory.path().join(name), text).unwrap();
     }
-    let mut index = Index::new(directory.path());
+    let mut index = Directory::new(directory.path());
     index.scan().unwrap();
     (directory, index)
 }
 
-fn problems(index: &Index) -> Vec<String> {
+fn problems(index: &Directory) -> Vec<String> {
     index.state().1.iter().map(ToString::to_string).collect()
 }
 
-fn nodes(index: &Index) -> Vec<String> {
+fn nodes(index: &Directory) -> Vec<String> {
     index.state().0.nodes.into_iter().map(|(name, node)| format!("{name} {:?}", node.value.internal_ips)).collect()
 }
 
