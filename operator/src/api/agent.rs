@@ -161,7 +161,9 @@ impl<'de> Deserialize<'de> for Share {
             Text(String),
         }
         let wrong = |what: &dyn fmt::Display| {
-            D::Error::custom(format!("{what} is neither a number of nodes from 1 on nor a share from \"1%\" to \"100%\""))
+            D::Error::custom(format!(
+                "{what} is neither a number of nodes from 1 on nor a share from \"1%\" to \"100%\""
+            ))
         };
         match Raw::deserialize(deserializer)? {
             Raw::Number(number) => match u32::try_from(number) {

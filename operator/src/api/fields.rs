@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
-use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
 use schemars::JsonSchema;
+use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 

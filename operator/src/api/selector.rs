@@ -46,12 +46,8 @@ pub(crate) enum Operator {
 }
 
 impl Word for Operator {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("In", Self::In),
-        ("NotIn", Self::NotIn),
-        ("Exists", Self::Exists),
-        ("DoesNotExist", Self::DoesNotExist),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("In", Self::In), ("NotIn", Self::NotIn), ("Exists", Self::Exists), ("DoesNotExist", Self::DoesNotExist)];
 }
 
 impl LabelSelector {

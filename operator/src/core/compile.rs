@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, ServiceSource, Services, Via};
+use selvedge_model::{
+    Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, ServiceSource, Services, Via,
+};
 
 use super::admission::{Admission, Member};
 use super::allocator::Allocations;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::observed::Pod;
 use super::record::{Record, settings};
 use super::stage::{self, Leaving, Stage};
-use super::template::{self, Program, Target};
+use super::template::{self, Job, Program, Target};
 use crate::api::{AgentMode, AgentSpec, NodeAgent};
 
 /// Everything a plan follows from.
@@ -41,12 +41,25 @@ pub(crate) struct NodeView {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     /// Remember, before its first pod is made, that the node has something of this program.
-    Mark { node: String, program: Program },
+    Mark {
+        node: String,
+        program: Program,
+    },
     /// The node has nothing of ours any more.
-    Unmark { node: String },
-    Create { node: String, pod: Value },
+    Unmark {
+        node: String,
+    },
+    Create {
+        node: String,
+        pod: Value,
+    },
     /// `force`: without asking the node.
-    Delete { node: String, name: String, uid: String, force: bool },
+    Delete {
+        node: String,
+        name: String,
+        uid: String,
+        force: bool,
+    },
 }
 
 impl Action {
@@ -108,26 +121,35 @@ pub(crate) enum Halt {
 /// Since when what has been so, by the program's own clock: no other one can be trusted to run evenly.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    since: BTreeMap<(&'static str, String), Duration>,
-    before: BTreeMap<(&'static str, String), Duration>,
+    since: BTreeMap<Condition, Lasting>,
+    before: BTreeMap<Condition, Lasting>,
     now: Duration,
-    wake: Option<Duration>,
+}
+
+/// What is so of a pod, by its UID.
+type Condition = (&'static str, String);
+
+#[derive(Clone, Copy, Debug)]
+struct Lasting {
+    since: Duration,
+    /// When it has lasted long enough.
+    due: Duration,
 }
 
 impl Memory {
     /// Begins a plan. What it does not ask for is forgotten.
     fn turn(&mut self, now: Duration) {
         self.before = std::mem::take(&mut self.since);
-        (self.now, self.wake) = (now, None);
+        self.now = now;
     }
 
     pub(super) fn has_lasted(&mut self, what: &'static str, uid: &str, long: Duration) -> bool {
         let key = (what, uid.to_owned());
-        let known = self.before.get(&key).copied();
-        let since = *self.since.entry(key).or_insert_with(|| known.unwrap_or(self.now));
+        let since = self.since.get(&key).or_else(|| self.before.get(&key)).map_or(self.now, |lasting| lasting.since);
         let due = since + long;
-        if due > self.now {
-            self.wake = self.wake.into_iter().chain([due]).min();
+        let lasting = self.since.entry(key).or_insert(Lasting { since, due });
+        if due > self.now && (lasting.due <= self.now || due < lasting.due) {
+            lasting.due = due;
         }
         due <= self.now
     }
@@ -135,13 +157,24 @@ impl Memory {
     pub(super) fn forget(&mut self, what: &'static str, uid: &str) {
         self.since.remove(&(what, uid.to_owned()));
     }
+
+    /// When the next condition has lasted long enough.
+    fn wake(&self) -> Option<Duration> {
+        self.since.values().map(|lasting| lasting.due).filter(|due| *due > self.now).min()
+    }
 }
 
 /// Plans. With the same input and no time passed it plans the same.
 pub(crate) fn plan(fleet: Fleet<'_>, memory: &mut Memory, now: Duration) -> Plan {
     memory.turn(now);
     let effective = fleet.record.effective(fleet.spec);
-    let mut planner = Planner { fleet, spec: effective.spec, plan: Plan::default(), common: Tally::default() };
+    let mut planner = Planner {
+        fleet,
+        spec: effective.spec,
+        revisions: BTreeMap::new(),
+        plan: Plan::default(),
+        common: Tally::default(),
+    };
     let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
     for pod in fleet.pods {
         pods.entry(&pod.node).or_default().push(pod);
@@ -154,7 +187,7 @@ pub(crate) fn plan(fleet: Fleet<'_>, memory: &mut Memory, now: Duration) -> Plan
     planner.record(effective.refused);
     planner.proceed(waiting, effective.refused);
     let mut plan = planner.plan;
-    plan.wake = memory.wake;
+    plan.wake = memory.wake();
     plan
 }
 
@@ -170,7 +203,6 @@ struct Tally {
 struct Candidate<'a> {
     name: &'a str,
     view: &'a NodeView,
-    pod: Value,
     stage: Stage,
 }
 
@@ -178,6 +210,8 @@ struct Planner<'a> {
     fleet: Fleet<'a>,
     /// What nodes should have.
     spec: &'a AgentSpec,
+    /// Of nodes without settings of their own, by program and by whether it has a token.
+    revisions: BTreeMap<(Program, bool), String>,
     plan: Plan,
     common: Tally,
 }
@@ -213,13 +247,13 @@ impl<'a> Planner<'a> {
             // The mark of what has just left is not gone yet.
             return;
         }
-        let template = template::agent(self.target(name, view, program));
-        let stage = stage::wanted(pods, &template.revision, memory, &mut self.plan.actions);
+        let revision = self.revision(view, program);
+        let stage = stage::wanted(pods, &revision, memory, &mut self.plan.actions);
         let report = &mut self.plan.report;
         match &stage {
             Stage::Done | Stage::Settling => report.ready += 1,
             Stage::Stale => report.waiting += 1,
-            Stage::Lacking { .. } | Stage::Changing => report.changing += 1,
+            Stage::Broken | Stage::Lacking | Stage::Changing => report.changing += 1,
             Stage::Failing(why) => drop(report.failing.insert(name.to_owned(), why.clone())),
         }
         report.changing += usize::from(stage == Stage::Settling);
@@ -228,8 +262,8 @@ impl<'a> Planner<'a> {
             self.common.done += usize::from(stage == Stage::Done);
             self.common.failing += usize::from(matches!(stage, Stage::Failing(_)));
         }
-        if matches!(stage, Stage::Stale | Stage::Lacking { .. }) {
-            waiting.push(Candidate { name, view, pod: template.pod, stage });
+        if matches!(stage, Stage::Stale | Stage::Broken | Stage::Lacking) {
+            waiting.push(Candidate { name, view, stage });
         }
     }
 
@@ -237,21 +271,30 @@ impl<'a> Planner<'a> {
     fn leave(&mut self, name: &str, view: &NodeView, program: Program, pods: &[&Pod], memory: &mut Memory) -> bool {
         let here: Vec<&Pod> = pods.iter().copied().filter(|pod| pod.program == program).collect();
         let marked = view.marked == Some(program);
-        if !marked && here.iter().all(|pod| pod.job == template::Job::Clean) {
+        if !marked && here.iter().all(|pod| pod.job == Job::Clean) {
             stage::end(&here, memory, &mut self.plan.actions);
             return here.is_empty();
         }
         let unmark = Action::Unmark { node: name.to_owned() };
-        match stage::leaving(&here, program, memory, &mut self.plan.actions) {
+        let revision = template::revision(Job::Clean, self.spec, &view.agent, program, false);
+        match stage::leaving(&here, &revision, memory, &mut self.plan.actions) {
             Leaving::Ending | Leaving::Cleaning => {}
             Leaving::Clean => self.plan.actions.push(unmark),
             Leaving::Dirty if view.agent.mode == AgentMode::External => self.plan.actions.push(unmark),
             Leaving::Dirty => {
-                let pod = template::clean(self.target(name, view, program)).pod;
+                let pod = template::clean(self.target(name, view, program));
                 self.plan.actions.push(Action::Create { node: name.to_owned(), pod });
             }
         }
         false
+    }
+
+    fn revision(&mut self, view: &NodeView, program: Program) -> String {
+        let revision = || template::revision(Job::Agent, self.spec, &view.agent, program, view.token);
+        if view.agent.is_special() {
+            return revision();
+        }
+        self.revisions.entry((program, view.token)).or_insert_with(revision).clone()
     }
 
     fn target<'b>(&self, node: &'b str, view: &'b NodeView, program: Program) -> Target<'b>
@@ -291,10 +334,11 @@ impl<'a> Planner<'a> {
         self.plan.record = next;
     }
 
-    /// Gives pods to those who have nothing to lose, and then to as many others as may change now.
+    /// Gives pods to those who have none, and to as many others as may change now: first to those with nothing to lose.
     fn proceed(&mut self, mut waiting: Vec<Candidate<'a>>, refused: bool) {
         let Fleet { spec, .. } = self.fleet;
         let rolls_back = refused && !std::ptr::eq(self.spec, spec);
+        let limit = self.limit();
         let report = &mut self.plan.report;
         report.halt = match () {
             () if rolls_back => Some(Halt::RolledBack),
@@ -303,24 +347,29 @@ impl<'a> Planner<'a> {
             () => None,
         };
         let held = spec.rollout.paused || matches!(report.halt, Some(Halt::Failed));
+        let broken = waiting.iter().filter(|candidate| candidate.stage == Stage::Broken).count();
         let busy = report.changing + report.failing.len();
-        let mut free = self.limit().saturating_sub(busy);
+        let mut free_for_broken = limit.saturating_sub(busy - broken);
+        let mut free = limit.saturating_sub(busy);
         // What a connector carries is found to work elsewhere first.
         waiting.sort_by_key(|candidate| (candidate.view.role == Role::Connector, candidate.name));
-        for candidate in waiting {
-            match candidate.stage {
-                Stage::Lacking { replaces: false } => {}
+        for Candidate { name, view, stage } in waiting {
+            let free = match stage {
+                Stage::Lacking => &mut 1,
                 _ if held => continue,
-                Stage::Lacking { .. } => {}
-                _ if free == 0 => continue,
-                _ => free -= 1,
+                Stage::Broken => &mut free_for_broken,
+                _ => &mut free,
+            };
+            if *free == 0 {
+                continue;
             }
-            let node = candidate.name.to_owned();
-            if candidate.view.marked.is_none() {
-                let program = Program::of(candidate.view.role);
-                self.plan.actions.push(Action::Mark { node: node.clone(), program });
+            *free -= 1;
+            let program = Program::of(view.role);
+            let pod = template::agent(self.target(name, view, program));
+            if view.marked.is_none() {
+                self.plan.actions.push(Action::Mark { node: name.to_owned(), program });
             }
-            self.plan.actions.push(Action::Create { node, pod: candidate.pod });
+            self.plan.actions.push(Action::Create { node: name.to_owned(), pod });
         }
     }
 }

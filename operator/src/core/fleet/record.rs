@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::template::revision;
+use super::template::hash;
 use crate::api::AgentSpec;
 
 /// How rollouts have gone so far.
@@ -42,5 +42,5 @@ impl Record {
 
 /// Revision of all that makes an agent what it is; how it is rolled out is no part of that.
 pub(super) fn settings(spec: &AgentSpec) -> String {
-    revision(&serde_json::json!(AgentSpec { rollout: crate::api::Rollout::default(), enabled: true, ..spec.clone() }))
+    hash(&serde_json::json!(AgentSpec { rollout: crate::api::Rollout::default(), enabled: true, ..spec.clone() }))
 }

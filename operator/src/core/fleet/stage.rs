@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::observed::{Phase, Pod};
 use super::plan::{Action, Memory};
-use super::template::{Job, Program};
+use super::template::Job;
 
 /// So long a new pod must have been ready, alone on its node.
 pub(super) const SETTLE: Duration = Duration::from_secs(15);
@@ -28,8 +28,10 @@ pub(super) enum Stage {
     Settling,
     /// It has something else that works.
     Stale,
-    /// It has nothing that works; `replaces` if it has something.
-    Lacking { replaces: bool },
+    /// It has something else that does not work, or was on the way to that.
+    Broken,
+    /// It has nothing.
+    Lacking,
     /// It is on the way.
     Changing,
     /// It was on the way, but does not get there.
@@ -41,7 +43,7 @@ pub(super) enum Stage {
 struct Pods<'a> {
     /// Agents of the wanted revision, the best first.
     right: Vec<&'a Pod>,
-    /// Agents of other revisions.
+    /// Agents of other revisions, the best first.
     other: Vec<&'a Pod>,
     /// Agents whose container has ended for good.
     ended: Vec<&'a Pod>,
@@ -63,7 +65,9 @@ impl<'a> Pods<'a> {
             };
             list.push(pod);
         }
-        sorted.right.sort_by_key(|pod| (!pod.ready, pod.phase != Phase::Running, &pod.name));
+        for list in [&mut sorted.right, &mut sorted.other] {
+            list.sort_by_key(|pod| (!pod.ready, pod.phase != Phase::Running, &pod.name));
+        }
         sorted
     }
 }
@@ -76,11 +80,18 @@ pub(super) fn wanted(pods: &[&Pod], revision: &str, memory: &mut Memory, actions
     // It would end what it finds running.
     end(&pods.cleaners, memory, actions);
     let Some((kept, surplus)) = pods.right.split_first() else {
-        if pods.other.iter().any(|pod| pod.ready) {
-            return Stage::Stale;
+        let works = pods.other.first().is_some_and(|pod| pod.ready);
+        let rest = pods.other.get(usize::from(works)..).unwrap_or_default();
+        if works {
+            // It was on the way to what is not wanted any more.
+            end(rest, memory, actions);
         }
-        let blocked = !pods.ended.is_empty() || !pods.cleaners.is_empty();
-        return if blocked { Stage::Changing } else { Stage::Lacking { replaces: !pods.other.is_empty() } };
+        return match () {
+            () if !pods.ended.is_empty() || !pods.cleaners.is_empty() => Stage::Changing,
+            () if works && rest.is_empty() && pods.going.is_empty() => Stage::Stale,
+            () if pods.other.is_empty() => Stage::Lacking,
+            () => Stage::Broken,
+        };
     };
     end(surplus, memory, actions);
     let failure = failure(kept, memory);
@@ -108,24 +119,29 @@ pub(super) enum Leaving {
     Clean,
 }
 
-/// What is to be done on a node that should have no pod of this program.
-pub(super) fn leaving(pods: &[&Pod], program: Program, memory: &mut Memory, actions: &mut Vec<Action>) -> Leaving {
-    let pods: Vec<&Pod> = pods.iter().copied().filter(|pod| pod.program == program).collect();
-    let (agents, cleaners): (Vec<&Pod>, Vec<&Pod>) = pods.into_iter().partition(|pod| pod.job == Job::Agent);
+/// What is to be done on a node that should have no pod of this program; `revision` is that of a pod that cleans.
+pub(super) fn leaving(pods: &[&Pod], revision: &str, memory: &mut Memory, actions: &mut Vec<Action>) -> Leaving {
+    let (agents, cleaners): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| pod.job == Job::Agent);
     if !agents.is_empty() {
         end(&agents, memory, actions);
         // One that ran beside an agent has cleaned nothing for good.
         end(&cleaners, memory, actions);
         return Leaving::Ending;
     }
-    let (going, cleaners): (Vec<&Pod>, Vec<&Pod>) = cleaners.into_iter().partition(|pod| pod.deleting);
-    push_out(&going, memory, actions);
-    let (ended, working): (Vec<&Pod>, Vec<&Pod>) = cleaners.into_iter().partition(|pod| pod.has_ended());
-    if ended.iter().any(|pod| pod.phase == Phase::Succeeded) {
-        return Leaving::Clean;
+    if cleaners.is_empty() {
+        return Leaving::Dirty;
     }
-    bury(&ended, memory, actions);
-    if going.is_empty() && ended.is_empty() && working.is_empty() { Leaving::Dirty } else { Leaving::Cleaning }
+    for pod in cleaners {
+        match pod.phase {
+            _ if pod.deleting => push_out(&[pod], memory, actions),
+            Phase::Succeeded => return Leaving::Clean,
+            Phase::Failed => bury(&[pod], memory, actions),
+            // Its image may be what keeps it from starting.
+            Phase::Pending if pod.revision != revision => end(&[pod], memory, actions),
+            Phase::Pending | Phase::Running => {}
+        }
+    }
+    Leaving::Cleaning
 }
 
 /// Ends pods of whatever state.

@@ -107,23 +107,35 @@ pub(super) struct Target<'a> {
     pub(super) token: bool,
 }
 
-/// A pod to be made, complete but for the name, and its revision.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Template {
-    pub(super) pod: Value,
-    pub(super) revision: String,
+/// Of a pod: the same on all nodes that are to have the same.
+pub(super) fn revision(job: Job, spec: &AgentSpec, own: &NodeAgent, program: Program, token: bool) -> String {
+    let nowhere = Target { namespace: "", node: "", node_uid: "", program, spec, own, token };
+    hash(&match job {
+        Job::Agent => agent_spec(nowhere),
+        Job::Clean => clean_spec(nowhere),
+    })
 }
 
-/// Hash of a value in its canonical form: FNV-1a of 64 bits, as 16 digits.
-pub(super) fn revision(value: &Value) -> String {
-    let hash = value.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+/// FNV-1a of 64 bits of a value in its canonical form, as 16 digits.
+pub(super) fn hash(value: &Value) -> String {
+    let hash = value
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
-/// The pod that runs the program of a node.
-pub(super) fn agent(target: Target<'_>) -> Template {
+/// The pod that runs the program of a node, complete but for the name.
+pub(super) fn agent(target: Target<'_>) -> Value {
+    pod(target, Job::Agent, agent_spec(target))
+}
+
+/// The pod that cleans up after it.
+pub(super) fn clean(target: Target<'_>) -> Value {
+    pod(Target { token: false, ..target }, Job::Clean, clean_spec(target))
+}
+
+fn agent_spec(target: Target<'_>) -> Value {
     let Target { node, program, spec, own, .. } = target;
     let mut args = vec!["run", "--config", "/etc/selvedge/config/config.json", "--credentials", "/etc/selvedge/tls"];
     args.extend(spec.args.iter().chain(&own.args).map(String::as_str));
@@ -140,12 +152,11 @@ pub(super) fn agent(target: Target<'_>) -> Template {
         "exec": {"command": [format!("/{}", program.name()), "status"]},
         "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3,
     });
-    pod(target, Job::Agent, json!({"args": args, "readinessProbe": probe}), &volumes)
+    pod_spec(target, Job::Agent, json!({"args": args, "readinessProbe": probe}), &volumes)
 }
 
-/// The pod that cleans up after it.
-pub(super) fn clean(target: Target<'_>) -> Template {
-    pod(target, Job::Clean, json!({"args": ["clean"]}), &node_volumes(target))
+fn clean_spec(target: Target<'_>) -> Value {
+    pod_spec(target, Job::Clean, json!({"args": ["clean"]}), &node_volumes(target))
 }
 
 struct Volume {
@@ -197,8 +208,8 @@ fn token() -> Value {
     ]}})
 }
 
-fn pod(target: Target<'_>, job: Job, mut container: Value, volumes: &[Volume]) -> Template {
-    let Target { namespace, node, node_uid, program, spec, own, .. } = target;
+fn pod_spec(target: Target<'_>, job: Job, mut container: Value, volumes: &[Volume]) -> Value {
+    let Target { node, program, spec, own, .. } = target;
     let (image, resources) = match program {
         Program::Agent => (&spec.image, &spec.resources),
         Program::Connector => (&spec.connector_image, &spec.connector_resources),
@@ -226,7 +237,7 @@ fn pod(target: Target<'_>, job: Job, mut container: Value, volumes: &[Volume]) -
         merge(&mut source, volume.source.clone());
         source
     });
-    let spec = json!({
+    json!({
         // Not by the scheduler: it would wait for a node that is full, cordoned or not ready.
         "nodeName": node,
         "hostNetwork": true,
@@ -241,21 +252,25 @@ fn pod(target: Target<'_>, job: Job, mut container: Value, volumes: &[Volume]) -
         "tolerations": [{"operator": "Exists"}],
         "containers": [container],
         "volumes": sources.collect::<Vec<Value>>(),
+    })
+}
+
+fn pod(target: Target<'_>, job: Job, pod_spec: Value) -> Value {
+    let Target { namespace, node, node_uid, program, spec, own, token } = target;
+    let labels = json!({
+        LABEL_NAME: program.name(),
+        LABEL_JOB: job.name(),
+        LABEL_REVISION: revision(job, spec, own, program, token),
+        (LABEL_MANAGED.0): LABEL_MANAGED.1,
     });
-    let revision = revision(&spec);
     let metadata = json!({
         // KubeEdge gets stuck on a pod that has the name of an earlier one.
         "generateName": format!("{}-{node}-", program.name()),
         "namespace": namespace,
-        "labels": {
-            LABEL_NAME: program.name(),
-            LABEL_JOB: job.name(),
-            LABEL_REVISION: revision,
-            (LABEL_MANAGED.0): LABEL_MANAGED.1,
-        },
+        "labels": labels,
         "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
     });
-    Template { pod: json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}), revision }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec})
 }
 
 /// Adds the fields of an object to another one.

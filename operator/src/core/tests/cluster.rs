@@ -75,9 +75,10 @@ fn the_own_cluster_is_the_one_not_marked_or_the_one_named() {
           other one with \"remote: true\" or say --cluster NAME"
         ]
     );
-    let named = compile(&scene.state, Some("shanghai"), &scene.memory).output.unwrap();
-    assert_eq!(named.nodes["cloud-1"].name, "shanghai.connector");
-    let unknown = compile(&scene.state, Some("nanjing"), &scene.memory);
+    let named = |name: &str| Options { cluster: Some(name.to_owned()), ..Options::default() };
+    let other = compile(&scene.state, &named("shanghai"), &scene.memory).output.unwrap();
+    assert_eq!(other.nodes["cloud-1"].name, "shanghai.connector");
+    let unknown = compile(&scene.state, &named("nanjing"), &scene.memory);
     assert!(unknown.output.is_none());
     assert_eq!(
         unknown.problems[0].to_string(),

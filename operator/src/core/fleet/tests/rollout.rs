@@ -34,7 +34,10 @@ fn a_change_goes_from_node_to_node_and_the_old_pod_goes_last() {
     assert_eq!(world.turn().actions, [], "the new one runs and is not ready");
     world.step();
     let plan = world.turn();
-    assert!(matches!(&plan.actions[..], [Action::Delete { node, force: false, .. }] if node == "edge-0000"), "{plan:?}");
+    assert!(
+        matches!(&plan.actions[..], [Action::Delete { node, force: false, .. }] if node == "edge-0000"),
+        "{plan:?}"
+    );
     world.step();
     assert_eq!(world.turn().actions, [], "alone, but not for long");
     world.step();
@@ -91,7 +94,7 @@ fn what_worked_everywhere_once_is_not_refused_later() {
 }
 
 #[test]
-fn nodes_without_anything_that_works_do_not_wait_for_their_turn() {
+fn where_nothing_works_the_next_release_comes_in_turns_too() {
     let mut world = World::new(50, spec("bad"));
     for _ in 0..20 {
         world.turn();
@@ -99,7 +102,7 @@ fn nodes_without_anything_that_works_do_not_wait_for_their_turn() {
     }
     assert_eq!(world.plan().report.halt, Some(Halt::Failed));
     world.spec = spec("1");
-    assert_eq!(created(&world.turn().actions).len(), 51);
+    assert_eq!(created(&world.turn().actions).len(), 3);
     world.settle();
     assert_eq!(world.images(), [("agent:1", 50), ("connector:1", 1)].into());
 }
@@ -172,6 +175,20 @@ fn an_evicted_pod_is_replaced_but_not_in_a_hurry() {
     assert_eq!((&plan.actions[..], plan.wake), (&[][..], Some(world.now + Duration::from_secs(30))));
     world.settle();
     assert!(world.is_calm("edge-0000"));
+}
+
+#[test]
+fn a_pod_that_its_node_refuses_is_not_tried_again_and_again() {
+    let mut world = World::settled(1, spec("1"));
+    world.spec.image = "agent:2".to_owned();
+    world.turn();
+    let (pod, _) = world.pods.values_mut().find(|(_, image)| image == "agent:2").unwrap();
+    pod.phase = Phase::Failed;
+    assert_eq!(world.turn().actions, []);
+    world.now += Duration::from_secs(29);
+    assert_eq!(world.turn().actions, []);
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.turn().actions.len(), 1);
 }
 
 #[test]

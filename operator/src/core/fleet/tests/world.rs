@@ -53,13 +53,8 @@ impl World {
 
     pub(super) fn plan(&mut self) -> Plan {
         let pods: Vec<Pod> = self.pods.values().map(|(pod, _)| pod.clone()).collect();
-        let fleet = Fleet {
-            namespace: "selvedge",
-            spec: &self.spec,
-            nodes: &self.nodes,
-            pods: &pods,
-            record: &self.record,
-        };
+        let fleet =
+            Fleet { namespace: "selvedge", spec: &self.spec, nodes: &self.nodes, pods: &pods, record: &self.record };
         plan(fleet, &mut self.memory, self.now)
     }
 
@@ -131,11 +126,12 @@ impl World {
     /// Goes on until nothing is planned and nothing is waited for; gives up in the end.
     pub(super) fn settle(&mut self) {
         for _ in 0..2_000 {
-            let plan = self.turn();
-            if plan.actions.is_empty() && plan.wake.is_none() && self.record == plan.record {
+            let (record, plan) = (self.record.clone(), self.turn());
+            let before = self.pods.clone();
+            self.step();
+            if plan.actions.is_empty() && plan.wake.is_none() && plan.record == record && self.pods == before {
                 return;
             }
-            self.step();
         }
         panic!("does not come to an end: {:?}", self.plan());
     }
