@@ -23,10 +23,18 @@ pub(crate) struct Authority {
 }
 
 /// What a node proves its name with, and checks its peers with. PEM; the key is PKCS #8.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) ca: String,
     pub(crate) certificate: String,
     pub(crate) key: String,
+}
+
+/// Without the key.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// Why a key or certificate cannot be made or used.

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::error::Error;
+use std::fs;
 use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,9 +9,12 @@ use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::definitions;
 use crate::core::Severity;
 use crate::run::{self, Operator};
+use crate::serve::{self, Serve};
 use crate::store::Store;
+use crate::telemetry::{self, LogFormat};
 
 /// Compiles Kubernetes manifests into one configuration and one set of credentials per node.
 #[derive(Parser)]
@@ -40,6 +44,15 @@ enum Command {
     Check {
         #[command(flatten)]
         input: Input,
+    },
+    /// Live in a cluster: watch its API server, write one ConfigMap and one Secret per node.
+    #[command(after_long_help = SERVE_GUIDE)]
+    Serve(Serve),
+    /// Print the definitions of Cluster, Community and Outpost, for `kubectl apply -f -`.
+    Crds {
+        /// Write one file for each into this directory instead.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -82,13 +95,30 @@ while the operator runs the last good version of that object stays in force.
 
 RUST_LOG=warn makes it quieter.";
 
+const SERVE_GUIDE: &str = "\
+What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices.
+
+What is written, in the namespace:
+  ConfigMap selvedge-node-<node>  key config.json: the node's configuration
+  Secret selvedge-node-<node>     its credentials: ca.crt, tls.crt, tls.key
+  ConfigMap selvedge-allocations  pod networks given out. Keep it
+  Secret selvedge-ca              the certificate authority. Keep it: without it every node needs new credentials
+  Lease selvedge-operator         which operator writes, if there are several
+and the status of our own kinds, and Events on objects that are refused.
+
+An object that makes no sense is refused; all else goes on, and its last good version stays in force. While the API
+server is away nothing changes.
+
+RUST_LOG=warn makes it quieter.";
+
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let environment = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(environment).format_target(false).init();
+    telemetry::log(if let Command::Serve(serve) = &cli.command { serve.log } else { LogFormat::Text });
     let result = match cli.command {
         Command::Run { input, out, once } => start(input, &out, once),
         Command::Check { input } => check(&input),
+        Command::Serve(serve) => serve::run(serve).map(|()| ExitCode::SUCCESS),
+        Command::Crds { out } => crds(out.as_deref()),
     };
     result.unwrap_or_else(|e| {
         let _ = writeln!(stderr(), "selvedge-operator: {e}");
@@ -110,6 +140,19 @@ fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error
         return Ok(if outcome.flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     operator.watch(manifests).map_err(in_manifests)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn crds(out: Option<&Path>) -> Result<ExitCode, Box<dyn Error>> {
+    for (plural, yaml) in definitions()? {
+        match out {
+            Some(folder) => {
+                let path = folder.join(format!("{plural}.yaml"));
+                fs::write(&path, yaml).map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+            None => write!(stdout(), "---\n{yaml}")?,
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

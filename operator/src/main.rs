@@ -4,10 +4,14 @@
 mod api;
 mod authority;
 mod cli;
+mod controllers;
 mod core;
 mod index;
+mod lease;
 mod run;
+mod serve;
 mod store;
+mod telemetry;
 mod watch;
 
 fn main() -> std::process::ExitCode {

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
-use log::{error, info, warn};
 use selvedge_model::{NodeConfig, Role, ServiceSource};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tracing::{error, info, warn};
 
 use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::Authority;

@@ -57,7 +57,8 @@ pub struct LocalSide {
     pub node_addresses: Vec<IpAddr>,
 }
 
-/// Another node, its networks and the way to it.
+/// Another node, its networks and the way to it. What a reader would assume anyway is not written: the connector of
+/// thousands of edges has as many of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 pub struct Peer {
@@ -66,20 +67,26 @@ pub struct Peer {
     /// How packets get there.
     pub via: Via,
     /// Where it can be called, tried in turn. Empty: only the peer can call.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub addresses: Vec<IpAddr>,
     /// UDP port of its IKE responder, 4500 unless something is in the way.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_usual_port"))]
     pub port: u16,
     /// Whether this node calls (both may).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
     pub initiate: bool,
     /// The peer pays for every byte: a tunnel is metered if either end is.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
     pub metered: bool,
     /// Pod and Service networks behind it: routed to it, and the only sources accepted from it besides
     /// `node_addresses`.
     pub prefixes: Vec<IpNet>,
     /// Node addresses behind it, reachable from this side's pods.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub node_addresses: Vec<IpAddr>,
     /// `via: lan` only: the peer's own pod networks. The kernel's route to them (an overlay such as VXLAN) is the
     /// way to the peer; without such a route its `addresses` are the next hop.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub overlay: Vec<IpNet>,
 }
 
@@ -232,6 +239,12 @@ pub enum FirewallBackend {
     Iptables,
     /// `nft`.
     Nftables,
+}
+
+/// What a reader takes where nothing is said.
+#[cfg(feature = "serde")]
+fn is_usual_port(port: &u16) -> bool {
+    *port == 4500
 }
 
 impl Peer {

@@ -182,8 +182,11 @@ impl JsonSchema for Share {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^([1-9][0-9]?|100)%$"}],
+            // The one form that definitions may have; each of the rest counts for its own type only.
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": true,
+            "minimum": 1,
+            "pattern": "^([1-9][0-9]?|100)%$",
         })
     }
 }

@@ -174,11 +174,37 @@ pub(crate) struct ClusterStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub(crate) conditions: Vec<Condition>,
     /// Nodes that have a configuration, edge nodes included.
+    #[schemars(schema_with = "schema::count")]
     pub(crate) nodes: u32,
     /// Edge nodes that have a configuration, Outposts included.
+    #[schemars(schema_with = "schema::count")]
     pub(crate) edges: u32,
     /// What is wrong with any object, the first ones.
     pub(crate) problems: Vec<String>,
+    /// Agents and connector in pods, if `spec.agent` asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agents: Option<AgentsStatus>,
+}
+
+/// How the pods of agents and connector are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AgentsStatus {
+    /// Nodes that should have one.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) nodes: u32,
+    /// Nodes that have what they should have, and it works.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) ready: u32,
+    /// Nodes that are not online; they follow when they are back.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) offline: u32,
+    /// Nodes that wait for their turn.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) waiting: u32,
+    /// Nodes from which an agent is being removed.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) leaving: u32,
 }
 
 impl Default for ConnectorSpec {

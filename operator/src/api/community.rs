@@ -43,5 +43,6 @@ pub(crate) struct CommunityStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub(crate) conditions: Vec<Condition>,
     /// Edge nodes that are joined.
+    #[schemars(schema_with = "schema::count")]
     pub(crate) members: u32,
 }

@@ -21,15 +21,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 #[cfg(test)]
 pub(crate) use agent::{LogLevel, Share};
-pub(crate) use cluster::{CERTIFICATE_DAYS, Cluster, ClusterSpec, ClusterStatus, ServicesFrom};
-pub(crate) use community::{Community, CommunitySpec, CommunityStatus};
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
+pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, ServicesFrom};
+pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::is_dns_label;
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
-pub(crate) use outpost::{Outpost, OutpostStatus};
+pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
 
 /// API version of our own kinds.
@@ -81,7 +81,7 @@ pub(crate) struct Object<T> {
 }
 
 /// An object of any kind the operator reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Cluster(Box<ClusterSpec>),
     Community(CommunitySpec),

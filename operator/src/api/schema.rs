@@ -35,6 +35,10 @@ pub(super) fn integer<const LEAST: i64, const MOST: i64>(_: &mut SchemaGenerator
     json_schema!({"type": "integer", "format": "int32", "minimum": LEAST, "maximum": MOST})
 }
 
+pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0})
+}
+
 pub(super) fn plain_name<const LONGEST: usize>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "pattern": "^[-_A-Za-z0-9][-_.A-Za-z0-9]*$", "maxLength": LONGEST})
 }

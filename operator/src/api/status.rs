@@ -7,14 +7,13 @@ use super::schema;
 
 /// A condition as Kubernetes has it (`meta/v1` Condition).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Condition {
     /// `Ready` or `Degraded`.
     #[serde(rename = "type")]
-    #[schemars(required)]
     pub(crate) kind: String,
     /// `True` or `False`.
-    #[schemars(schema_with = "schema::condition_status", required)]
+    #[schemars(schema_with = "schema::condition_status")]
     pub(crate) status: String,
     /// One word in CamelCase.
     pub(crate) reason: String,

@@ -118,7 +118,7 @@ impl<'a> Admission<'a> {
         } else if !node.annotated_cidrs.is_empty() {
             (&*node.annotated_cidrs, "metadata.annotations[selvedge.dev/pod-cidrs]")
         } else if role == Role::Edge {
-            (allocations.of(name), "spec.podCIDRs")
+            (allocations.blocks_of(name), "spec.podCIDRs")
         } else {
             let message = "is empty: pods of this node cannot be reached from the edge";
             warnings.push(FieldError::new("spec.podCIDRs", message));

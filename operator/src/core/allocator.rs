@@ -69,15 +69,21 @@ impl Pool {
 }
 
 impl Allocations {
+    /// What nodes are known to have.
+    pub(crate) fn of(nodes: impl IntoIterator<Item = (String, Vec<IpNet>)>) -> Allocations {
+        let nodes = nodes.into_iter().filter(|(_, blocks)| !blocks.is_empty()).collect();
+        Allocations { nodes, freed: Vec::new() }
+    }
+
     /// The blocks of a node.
-    pub(super) fn of(&self, node: &str) -> &[IpNet] {
+    pub(super) fn blocks_of(&self, node: &str) -> &[IpNet] {
         self.nodes.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// Records what a node has; what it had before and has no more is free.
     pub(super) fn set(&mut self, node: &str, blocks: Vec<IpNet>) {
         let old = if blocks.is_empty() { self.nodes.remove(node) } else { self.nodes.insert(node.to_owned(), blocks) };
-        let now = self.of(node).to_vec();
+        let now = self.blocks_of(node).to_vec();
         self.freed.retain(|freed| !now.iter().any(|block| overlap(*block, freed.block)));
         let dropped = old.unwrap_or_default().into_iter().filter(|block| !now.contains(block));
         self.freed.extend(dropped.map(|block| Freed { block, node: node.to_owned() }));

@@ -19,7 +19,9 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use observed::{Phase, Pod};
-pub(crate) use plan::{Action, Fleet, Memory, NodeView, Plan, Report, plan};
+pub(crate) use observed::Pod;
+#[cfg(test)]
+pub(crate) use observed::Phase;
+pub(crate) use plan::{Action, Fleet, Halt, Memory, NodeView, Plan, Report, plan};
 pub(crate) use record::Record;
-pub(crate) use template::{Job, LABEL_MARK, Program, selector};
+pub(crate) use template::{LABEL_MARK, Program, selector};

@@ -31,6 +31,11 @@ impl Problem {
     pub(crate) fn warning(object: &ObjectRef, field: impl Into<String>, message: impl Into<String>) -> Self {
         Problem { severity: Severity::Warning, ..Problem::error(object, field, message) }
     }
+
+    /// Field and words, for where the object is known.
+    pub(crate) fn about_object(&self) -> String {
+        if self.field.is_empty() { self.message.clone() } else { format!("{}: {}", self.field, self.message) }
+    }
 }
 
 impl fmt::Display for Problem {

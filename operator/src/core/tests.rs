@@ -4,6 +4,7 @@ mod cluster;
 mod communities;
 mod lab;
 mod nodes;
+mod outposts;
 mod services;
 
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Scene {
         match kind {
             "Cluster" => drop(self.state.clusters.remove(name)),
             "Community" => drop(self.state.communities.remove(name)),
-            "Node" => drop(self.state.nodes.remove(name)),
+            "Node" | "Outpost" => drop(self.state.nodes.remove(name)),
             "Service" => drop(self.state.services.remove(&key)),
             _ => drop(self.state.slices.remove(&key)),
         }

@@ -2,6 +2,14 @@
 //! nothing but the form.
 
 mod directory;
+mod listing;
+mod objects;
+mod watches;
+mod written;
 mod yaml;
 
 pub(crate) use directory::{Directory, is_manifest};
+pub(crate) use listing::{Change, Key, Listing};
+pub(crate) use objects::{Kind, Objects, Seen};
+pub(crate) use watches::{News, follow, resource, start};
+pub(crate) use written::{CONFIG_KEY, NODE_LABEL, Written, WrittenConfig, WrittenSecret, config, digest, key, secret};

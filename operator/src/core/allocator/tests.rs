@@ -131,7 +131,7 @@ proptest! {
                 }
             };
             let mut allocator = Allocator::new(&allocations, taken.iter().copied());
-            for node in nodes.iter().map(|n| format!("n{n}")).filter(|node| allocations.of(node).is_empty()).collect::<std::collections::BTreeSet<_>>() {
+            for node in nodes.iter().map(|n| format!("n{n}")).filter(|node| allocations.blocks_of(node).is_empty()).collect::<std::collections::BTreeSet<_>>() {
                 match allocator.allocate(&allocations, &pool, &node) {
                     Ok(block) => {
                         prop_assert!(pool.contains(block) && block.prefix_len() == 24);

@@ -75,10 +75,9 @@ fn the_own_cluster_is_the_one_not_marked_or_the_one_named() {
           other one with \"remote: true\" or say --cluster NAME"
         ]
     );
-    let named = |name: &str| Options { cluster: Some(name.to_owned()), ..Options::default() };
-    let other = compile(&scene.state, &named("shanghai"), &scene.memory).output.unwrap();
-    assert_eq!(other.nodes["cloud-1"].name, "shanghai.connector");
-    let unknown = compile(&scene.state, &named("nanjing"), &scene.memory);
+    let named = compile(&scene.state, &called("shanghai"), &scene.memory).output.unwrap();
+    assert_eq!(named.nodes["cloud-1"].name, "shanghai.connector");
+    let unknown = compile(&scene.state, &called("nanjing"), &scene.memory);
     assert!(unknown.output.is_none());
     assert_eq!(
         unknown.problems[0].to_string(),
@@ -131,4 +130,8 @@ fn settings_reach_the_nodes() {
     let json = serde_json::to_value(&configs["cloud-1"]).unwrap();
     assert_eq!((&json["services"]["mode"], &json["services"]["balance"]), (&json!("kernel"), &json!("roundRobin")));
     assert_eq!(json["cni"], Value::Null);
+}
+
+fn called(cluster: &str) -> Options {
+    Options { cluster: Some(cluster.to_owned()), ..Options::default() }
 }

@@ -77,3 +77,91 @@ fn wrong_members_are_named_and_the_others_joined() {
         ]
     );
 }
+
+fn selecting(name: &str, members: &[&str], selector: Value) -> Value {
+    let spec = json!({"members": members, "selector": selector});
+    json!({"apiVersion": api::API_VERSION, "kind": "Community", "metadata": {"name": name}, "spec": spec})
+}
+
+fn labelled(mut node: Value, label: &str, value: &str) -> Value {
+    node["metadata"]["labels"][label] = json!(value);
+    node
+}
+
+#[test]
+fn labels_join_edge_nodes_as_they_come_and_go() {
+    let mut scene = beijing();
+    let pool = "apps.openyurt.io/nodepool";
+    scene.put_all([
+        connector(),
+        labelled(edge("edge-1", "192.168.11.2"), pool, "hangzhou"),
+        labelled(edge("edge-2", "192.168.12.2"), pool, "hangzhou"),
+        labelled(edge("edge-3", "192.168.13.2"), pool, "ningbo"),
+        // A pool may hold cloud nodes, which need no community.
+        labelled(node("cloud-2", "", "172.16.0.12", &["10.244.2.0/24"]), pool, "hangzhou"),
+        selecting("hangzhou", &["beijing.edge-3"], json!({"matchLabels": {pool: "hangzhou"}})),
+    ]);
+    let configs = scene.configs();
+    assert_eq!(peers(&configs["edge-1"]), ["beijing.connector", "beijing.edge-2", "beijing.edge-3"]);
+    assert_eq!(peers(&configs["edge-3"]), ["beijing.connector", "beijing.edge-1", "beijing.edge-2"]);
+
+    scene.put(labelled(edge("edge-2", "192.168.12.2"), pool, "ningbo"));
+    assert_eq!(peers(&scene.configs()["edge-1"]), ["beijing.connector", "beijing.edge-3"]);
+}
+
+#[test]
+fn expressions_mean_what_they_mean_in_kubernetes() {
+    let matches = |selector: Value, labels: Value| {
+        let value = selecting("c", &[], selector);
+        let Some(api::Content::Community(spec)) = api::read(&value).unwrap() else { panic!("{value}") };
+        let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap();
+        spec.selector.unwrap().matches(&labels)
+    };
+    let one = |operator: &str, values: Value| {
+        let mut requirement = json!({"key": "tier", "operator": operator});
+        if !values.is_null() {
+            requirement["values"] = values;
+        }
+        json!({"matchExpressions": [requirement]})
+    };
+    for (selector, there, other, without) in [
+        (one("In", json!(["a", "b"])), true, false, false),
+        (one("NotIn", json!(["a", "b"])), false, true, true),
+        (one("Exists", Value::Null), true, true, false),
+        (one("DoesNotExist", Value::Null), false, false, true),
+        (json!({}), true, true, true),
+        (
+            json!({"matchLabels": {"tier": "a"}, "matchExpressions": [{"key": "x", "operator": "Exists"}]}),
+            false,
+            false,
+            false,
+        ),
+    ] {
+        let found = [json!({"tier": "a"}), json!({"tier": "z"}), json!({})].map(|l| matches(selector.clone(), l));
+        assert_eq!(found, [there, other, without], "{selector}");
+    }
+}
+
+#[test]
+fn a_selector_that_kubernetes_would_not_take_is_refused_by_its_field() {
+    for (operator, values, message) in [
+        ("In", json!([]), "spec.selector.matchExpressions[0].values: is empty with the operator In"),
+        ("Exists", json!(["x"]), "spec.selector.matchExpressions[0].values: must be empty with the operator Exists"),
+        (
+            "Near",
+            json!([]),
+            "spec.selector.matchExpressions[0].operator: \"Near\" is none of In, NotIn, Exists, DoesNotExist",
+        ),
+    ] {
+        let selector = json!({"matchExpressions": [{"key": "tier", "operator": operator, "values": values}]});
+        let error = api::read(&selecting("c", &[], selector)).unwrap_err();
+        assert_eq!(format!("{}: {}", error.field, error.message), message);
+    }
+}
+
+#[test]
+fn a_selector_of_nothing_is_worth_a_word() {
+    let mut scene = beijing();
+    scene.put_all([connector(), selecting("none", &[], json!({"matchLabels": {"tier": "a"}}))]);
+    assert_eq!(scene.problems(), ["Warning: Community none in test.yaml: spec.selector: selects no edge node"]);
+}

@@ -141,7 +141,7 @@ fn a_wrong_object_is_named_by_place_and_field() {
         (
             "apiVersion: selvedge.dev/v1alpha1\nkind: Comunity",
             "",
-            "Comunity in f.yaml (line 1): kind: \"Comunity\" is none of Cluster, Community",
+            "Comunity in f.yaml (line 1): kind: \"Comunity\" is none of Cluster, Community, Outpost",
         ),
         (
             "apiVersion: selvedge.dev/v2\nkind: Cluster",

@@ -1,0 +1,283 @@
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::{Value, json};
+
+use super::super::render;
+use super::*;
+use crate::api;
+use crate::core::renewal::DAY;
+use crate::core::{Memory, Options, compile};
+use crate::index::{Change, Kind, config, secret};
+
+/// A small cluster, what was written for it, and a certificate authority.
+struct World {
+    objects: Objects,
+    written: Written,
+    authority: Authority,
+    checks: Checks,
+    now: SystemTime,
+    version: u64,
+}
+
+impl World {
+    fn new() -> World {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (authority, _) = Authority::create("beijing", now).unwrap();
+        let mut world = World {
+            objects: Objects::default(),
+            written: Written::default(),
+            authority,
+            checks: Checks::default(),
+            now,
+            version: 0,
+        };
+        let spec = json!({
+            "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "edgePodCIDRs": ["10.234.0.0/16"],
+            "connector": {"addresses": ["203.0.113.10"]},
+        });
+        world.put("Cluster", "beijing", json!({"spec": spec}));
+        world.node("cloud-1", "connector", "172.16.0.11", &["10.244.1.0/24"]);
+        world.node("edge-1", "edge", "192.168.11.2", &["10.234.0.0/24"]);
+        world.node("edge-2", "edge", "192.168.12.2", &["10.234.1.0/24"]);
+        world.node("edge-3", "edge", "192.168.13.2", &["10.234.2.0/24"]);
+        world
+    }
+
+    fn put(&mut self, kind: &str, name: &str, rest: Value) {
+        let mut value = rest;
+        value["apiVersion"] = json!(if kind == "Node" { "v1" } else { api::API_VERSION });
+        value["kind"] = json!(kind);
+        value["metadata"]["name"] = json!(name);
+        value["metadata"]["uid"] = json!(format!("uid-{name}"));
+        let (key, seen) = Seen::read(&value);
+        let kind = Kind::ALL.into_iter().find(|k| k.name() == kind).unwrap();
+        self.objects.apply(kind, Change::Applied(key, seen));
+    }
+
+    fn node(&mut self, name: &str, role: &str, address: &str, networks: &[&str]) {
+        let node = json!({
+            "metadata": {"labels": {format!("node-role.kubernetes.io/{role}"): ""}},
+            "spec": {"podCIDRs": networks},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        });
+        self.put("Node", name, node);
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) {
+        self.objects.apply(kind, Change::Deleted(key(name)));
+    }
+
+    fn plan(&mut self) -> (Plan, Output) {
+        let (state, _) = self.objects.state();
+        let memory = Memory { complete: true, ..Memory::default() };
+        let mut output = compile(&state, &Options::default(), &memory).output.unwrap();
+        let mut plan = Plan::default();
+        configurations(&mut output, &self.objects, &self.written, &mut plan);
+        remains(&self.objects, &self.written, &mut plan);
+        credentials(&output, &self.objects, &self.written, &self.authority, &mut self.checks, self.now, &mut plan);
+        (plan, output)
+    }
+
+    /// Does what is planned, and says what that was.
+    fn pass(&mut self) -> Vec<String> {
+        let (plan, output) = self.plan();
+        assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+        plan.actions.iter().map(|action| self.act(action, &output)).collect()
+    }
+
+    fn act(&mut self, action: &Action, output: &Output) -> String {
+        self.version += 1;
+        let version = Some(self.version.to_string());
+        match action {
+            Action::Config(Owned { node, owner, content }) => {
+                let mut object: ConfigMap = render::config_map(node, owner, content);
+                object.metadata.resource_version = version;
+                let (key, new) = config(&object).unwrap();
+                self.written.apply_config(Change::Applied(key, new));
+                format!("config {node}")
+            }
+            Action::Secret(Owned { node, owner, content }) => {
+                let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.clone());
+                let made = || self.authority.issue(&content.name, self.now, output.certificate_days).unwrap();
+                let credentials = there.filter(|_| content.keep).unwrap_or_else(made);
+                let mut object: Secret = render::secret(node, owner, &credentials);
+                object.metadata.resource_version = version;
+                let (key, new) = secret(&object).unwrap();
+                self.written.apply_secret(Change::Applied(key, new));
+                format!("secret {node} {}", content.why)
+            }
+            Action::DeleteConfig(node) => {
+                self.written.apply_config(Change::Deleted(key(node)));
+                format!("delete config {node}")
+            }
+            Action::DeleteSecret(node) => {
+                self.written.apply_secret(Change::Deleted(key(node)));
+                format!("delete secret {node}")
+            }
+        }
+    }
+
+    fn generation(&self, node: &str) -> u64 {
+        self.written.configs.get(&key(node)).unwrap().generation
+    }
+}
+
+/// The world after its first pass.
+fn settled() -> World {
+    let mut world = World::new();
+    world.pass();
+    assert_eq!(world.pass(), Vec::<String>::new());
+    world
+}
+
+#[test]
+fn everything_is_written_once_and_then_nothing() {
+    let mut world = World::new();
+    assert_eq!(
+        world.pass(),
+        [
+            "config cloud-1",
+            "config edge-1",
+            "config edge-2",
+            "config edge-3",
+            "secret cloud-1 made",
+            "secret edge-1 made",
+            "secret edge-2 made",
+            "secret edge-3 made"
+        ]
+    );
+    assert_eq!(world.pass(), Vec::<String>::new());
+    assert_eq!(world.generation("edge-1"), 1);
+}
+
+#[test]
+fn a_change_is_written_to_those_it_concerns() {
+    let mut world = settled();
+    let members = |members: &[&str]| json!({"spec": {"members": members}});
+    world.put("Community", "c", members(&["beijing.edge-1", "beijing.edge-2", "beijing.edge-3"]));
+    assert_eq!(world.pass(), ["config edge-1", "config edge-2", "config edge-3"]);
+    // Who is removed loses its tunnels at both ends in one pass.
+    world.put("Community", "c", members(&["beijing.edge-1", "beijing.edge-2"]));
+    assert_eq!(world.pass(), ["config edge-1", "config edge-2", "config edge-3"]);
+    world.put("Community", "c", members(&["beijing.edge-2"]));
+    assert_eq!(world.pass(), ["config edge-1", "config edge-2"]);
+    assert_eq!((world.generation("edge-1"), world.generation("edge-3"), world.generation("cloud-1")), (4, 3, 1));
+}
+
+#[test]
+fn what_somebody_else_changed_is_set_right() {
+    let mut world = settled();
+    let (mut object, owner) = (ConfigMap::default(), Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() });
+    object.metadata = render::config_map("edge-1", &owner, "").metadata;
+    object.metadata.resource_version = Some("999".to_owned());
+    object.data = Some([("config.json".to_owned(), "{\"generation\": 7}".to_owned())].into());
+    let (key, new) = config(&object).unwrap();
+    assert!(world.written.apply_config(Change::Applied(key, new)));
+    world.version = 1000;
+    assert_eq!(world.pass(), ["config edge-1"]);
+    // The number goes on, so that the agent takes it.
+    assert_eq!(world.generation("edge-1"), 8);
+}
+
+#[test]
+fn an_echo_of_an_older_version_is_no_news() {
+    let mut world = settled();
+    let owner = Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() };
+    let mut object = render::config_map("edge-1", &owner, "{}");
+    object.metadata.resource_version = Some("0".to_owned());
+    let (key, new) = config(&object).unwrap();
+    assert!(!world.written.apply_config(Change::Applied(key, new)));
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_made_anew_owns_what_it_has() {
+    let mut world = settled();
+    let node = json!({
+        "metadata": {"labels": {"node-role.kubernetes.io/edge": ""}},
+        "spec": {"podCIDRs": ["10.234.0.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.11.2"}]},
+    });
+    let mut anew = node;
+    anew["apiVersion"] = json!("v1");
+    anew["kind"] = json!("Node");
+    anew["metadata"]["name"] = json!("edge-1");
+    anew["metadata"]["uid"] = json!("uid-new");
+    let (key, seen) = Seen::read(&anew);
+    assert!(world.objects.apply(Kind::Node, Change::Applied(key, seen)));
+    assert_eq!(world.pass(), ["config edge-1", "secret edge-1 kept"]);
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn what_belongs_to_a_node_goes_with_it() {
+    let mut world = settled();
+    world.remove(Kind::Node, "edge-3");
+    assert_eq!(world.pass(), ["config cloud-1", "delete config edge-3", "delete secret edge-3"]);
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_is_refused_keeps_what_it_has() {
+    let mut world = settled();
+    // Takes part no more, but is there.
+    world.node("edge-3", "edge", "192.168.13.2", &["10.244.1.0/25"]);
+    assert_eq!(world.pass(), ["config cloud-1"]);
+    world.now += Duration::from_secs(25 * DAY);
+    let renewed = world.pass();
+    assert!(renewed.contains(&"secret edge-3 renewed".to_owned()), "{renewed:?}");
+}
+
+#[test]
+fn credentials_are_renewed_by_time_and_replaced_if_they_are_no_good() {
+    let mut world = settled();
+    let (plan, _) = world.plan();
+    assert_eq!(plan.renewal, Some(world.now + Duration::from_secs(20 * DAY)));
+    world.now += Duration::from_secs(20 * DAY);
+    assert_eq!(
+        world.pass(),
+        ["secret cloud-1 renewed", "secret edge-1 renewed", "secret edge-2 renewed", "secret edge-3 renewed"]
+    );
+    assert_eq!(world.pass(), Vec::<String>::new());
+
+    let mut object = Secret::default();
+    object.metadata =
+        render::config_map("edge-1", &Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() }, "").metadata;
+    object.metadata.resource_version = Some("999".to_owned());
+    let (key, new) = secret(&object).unwrap();
+    assert!(world.written.apply_secret(Change::Applied(key, new)));
+    world.version = 1000;
+    assert_eq!(world.pass(), ["secret edge-1 replaced: the Secret was incomplete"]);
+}
+
+#[test]
+fn a_clock_that_jumps_makes_new_credentials_and_nothing_else() {
+    let mut world = settled();
+    world.now -= Duration::from_secs(3650 * DAY);
+    let back = world.pass();
+    assert!(back.iter().all(|action| action.starts_with("secret ")), "{back:?}");
+    assert_eq!(world.pass(), Vec::<String>::new());
+    world.now += Duration::from_secs(3650 * DAY);
+    let forth = world.pass();
+    assert!(forth.iter().all(|action| action.starts_with("secret ")), "{forth:?}");
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_config_map_cannot_hold_is_not_sent() {
+    let mut world = World::new();
+    for i in 0..12_000_u32 {
+        let (a, b) = (i / 250, i % 250 + 1);
+        let network = format!("11.{}.{}.0/24", i / 256, i % 256);
+        world.node(&format!("a-gateway-with-a-long-name-{i:05}"), "edge", &format!("192.168.{a}.{b}"), &[&network]);
+    }
+    let (plan, output) = world.plan();
+    let words: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(words.len(), 1, "{words:?}");
+    assert!(words[0].starts_with("Node cloud-1: its configuration has 1"), "{words:?}");
+    assert!(words[0].ends_with("more than the 1048576 that a ConfigMap holds; the last good one stays"), "{words:?}");
+    let connector = |action: &&Action| matches!(action, Action::Config(owned) if owned.node == "cloud-1");
+    assert_eq!(plan.actions.iter().find(connector), None);
+    assert!(output.nodes.len() > 12_000);
+}

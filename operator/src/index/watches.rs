@@ -1,0 +1,141 @@
+//! Watches of an API server. What fails is tried again with growing, random pauses, for ever; meanwhile all stays as it is.
+
+use std::fmt::Debug;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+use tracing::{debug, info, warn};
+
+use super::listing::{Change, Key};
+use super::objects::{Kind, Seen};
+use super::written::{self, NODE_LABEL, WrittenConfig, WrittenSecret};
+use crate::telemetry::{Metrics, words};
+
+/// What any of the watches says.
+#[derive(Debug)]
+pub(crate) enum News {
+    Object(Kind, Change<Seen>),
+    Config(Change<WrittenConfig>),
+    Secret(Change<WrittenSecret>),
+}
+
+/// Starts all watches. They end with the receiver.
+pub(crate) fn start(client: &Client, namespace: &str, manager: &str, metrics: &Metrics, news: &Sender<News>) {
+    for kind in Kind::ALL {
+        let resource = resource(kind);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let narrow = move |object: DynamicObject| {
+            let mut value = serde_json::to_value(object).unwrap_or_default();
+            // Items of a list do not always say what they are.
+            value["apiVersion"] = resource.api_version.clone().into();
+            value["kind"] = resource.kind.clone().into();
+            Some(Seen::read(&value))
+        };
+        let to_news = move |change| News::Object(kind, change);
+        let follow = follow(kind.name(), api, Config::default(), narrow, to_news, metrics.clone(), news.clone());
+        tokio::spawn(follow);
+    }
+    let own = Config::default().labels(&format!("app.kubernetes.io/managed-by={manager},{NODE_LABEL}"));
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let narrow = |object: ConfigMap| written::config(&object);
+    tokio::spawn(follow("ConfigMap", configs, own.clone(), narrow, News::Config, metrics.clone(), news.clone()));
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let narrow = |object: Secret| written::secret(&object);
+    tokio::spawn(follow("Secret", secrets, own, narrow, News::Secret, metrics.clone(), news.clone()));
+}
+
+/// How the API server calls a kind.
+pub(crate) fn resource(kind: Kind) -> ApiResource {
+    let (group, version, plural) = match kind {
+        Kind::Cluster => ("selvedge.dev", "v1alpha1", "clusters"),
+        Kind::Community => ("selvedge.dev", "v1alpha1", "communities"),
+        Kind::Outpost => ("selvedge.dev", "v1alpha1", "outposts"),
+        Kind::Node => ("", "v1", "nodes"),
+        Kind::Service => ("", "v1", "services"),
+        Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
+    };
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: kind.name().to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+/// One watch. It ends with the receiver.
+pub(crate) async fn follow<K, T, N>(
+    name: &'static str,
+    api: Api<K>,
+    config: Config,
+    narrow: impl Fn(K) -> Option<(Key, T)>,
+    to_news: impl Fn(Change<T>) -> N,
+    metrics: Metrics,
+    news: Sender<N>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut stream = watch(api, config).default_backoff().boxed();
+    let mut failing = false;
+    while let Some(event) = stream.next().await {
+        let change = match event {
+            Ok(event) => {
+                if std::mem::take(&mut failing) {
+                    info!(kind = name, "watching again");
+                }
+                change(event, &narrow)
+            }
+            Err(error) => {
+                metrics.watch_failed(name);
+                if name == Kind::EndpointSlice.name() && is_unknown(&error) {
+                    debug!("the API server has no discovery.k8s.io/v1: Services have no endpoints");
+                    Some(Change::Absent)
+                } else {
+                    let told = std::mem::replace(&mut failing, true);
+                    if !told && !is_routine(&error) {
+                        warn!(kind = name, "cannot be watched, all stays as it is: {}", words(&error));
+                    }
+                    None
+                }
+            }
+        };
+        if let Some(change) = change
+            && news.send(to_news(change)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn change<K, T>(event: Event<K>, narrow: impl Fn(K) -> Option<(Key, T)>) -> Option<Change<T>> {
+    Some(match event {
+        Event::Init => Change::Listing,
+        Event::InitApply(object) => {
+            let (key, new) = narrow(object)?;
+            Change::Listed(key, new)
+        }
+        Event::InitDone => Change::Complete,
+        Event::Apply(object) => {
+            let (key, new) = narrow(object)?;
+            Change::Applied(key, new)
+        }
+        Event::Delete(object) => Change::Deleted(narrow(object)?.0),
+    })
+}
+
+/// The API server does not know the kind: 404 for its list.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+}
+
+/// An old resource version: the list is simply read again.
+fn is_routine(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(status) if status.code == 410)
+}

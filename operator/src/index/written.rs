@@ -1,0 +1,139 @@
+//! What the operator wrote for each node, as the API server has it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use selvedge_model::{NodeConfig, Role};
+use serde_json::Value;
+
+use super::listing::{Change, Key, Listing};
+use crate::authority::Credentials;
+use crate::core::fleet::{LABEL_MARK, Program};
+
+/// Key of the configuration in a node's ConfigMap.
+pub(crate) const CONFIG_KEY: &str = "config.json";
+/// Label that names the node of a ConfigMap or Secret.
+pub(crate) const NODE_LABEL: &str = "selvedge.dev/node";
+
+/// A node's ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenConfig {
+    pub(crate) owner: String,
+    /// Of the configuration's text.
+    pub(crate) digest: u64,
+    pub(crate) generation: u64,
+    /// Fabric name.
+    pub(crate) name: String,
+    /// Label [`LABEL_MARK`].
+    pub(crate) marked: Option<Program>,
+    /// Pod networks if it is an edge node.
+    pub(crate) edge_networks: Vec<IpNet>,
+    version: u64,
+}
+
+/// A node's Secret.
+#[derive(Debug)]
+pub(crate) struct WrittenSecret {
+    pub(crate) owner: String,
+    /// `None` if anything is missing.
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) version: u64,
+}
+
+/// All ConfigMaps and Secrets of nodes, by node.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) configs: Listing<WrittenConfig>,
+    pub(crate) secrets: Listing<WrittenSecret>,
+}
+
+impl Written {
+    pub(crate) fn is_complete(&self) -> bool {
+        self.configs.is_complete() && self.secrets.is_complete()
+    }
+
+    pub(crate) fn apply_config(&mut self, change: Change<WrittenConfig>) -> bool {
+        self.configs.apply(change, |old, new| {
+            // An echo of what was there before our own last write.
+            if new.version < old.version {
+                return false;
+            }
+            let changed = WrittenConfig { version: new.version, ..old.clone() } != new;
+            *old = new;
+            changed
+        })
+    }
+
+    pub(crate) fn apply_secret(&mut self, change: Change<WrittenSecret>) -> bool {
+        self.secrets.apply(change, |old, new| {
+            if new.version <= old.version {
+                return false;
+            }
+            *old = new;
+            true
+        })
+    }
+}
+
+/// The key in [`Written`] of a node.
+pub(crate) fn key(node: &str) -> Key {
+    (String::new(), node.to_owned())
+}
+
+pub(crate) fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The node and what matters; `None` for a ConfigMap that names no node.
+pub(crate) fn config(object: &ConfigMap) -> Option<(Key, WrittenConfig)> {
+    let node = node(&object.metadata)?;
+    let text = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)).map_or("", String::as_str);
+    let config = NodeConfig::parse(text).ok().filter(|config| config.node == node);
+    // One that cannot be read any more counts by its generation alone.
+    let rest: Value = if config.is_none() { serde_json::from_str(text).unwrap_or_default() } else { Value::Null };
+    let generation = rest.get("generation").and_then(Value::as_u64).unwrap_or_default();
+    let is_edge = |config: &&NodeConfig| config.role == Role::Edge;
+    let written = WrittenConfig {
+        owner: owner(&object.metadata),
+        digest: digest(text),
+        generation: config.as_ref().map_or(generation, |config| config.generation),
+        edge_networks: config.as_ref().filter(is_edge).map(|config| config.pod_cidrs.clone()).unwrap_or_default(),
+        name: config.map(|config| config.name).unwrap_or_default(),
+        marked: object.metadata.labels.as_ref().and_then(|labels| Program::named(labels.get(LABEL_MARK)?)),
+        version: version(&object.metadata),
+    };
+    Some((key(&node), written))
+}
+
+/// The node and what matters; `None` for a Secret that names no node.
+pub(crate) fn secret(object: &Secret) -> Option<(Key, WrittenSecret)> {
+    let node = node(&object.metadata)?;
+    let read = |name: &str| {
+        let bytes = &object.data.as_ref()?.get(name)?.0;
+        String::from_utf8(bytes.clone()).ok()
+    };
+    let credentials =
+        || Some(Credentials { ca: read("ca.crt")?, certificate: read("tls.crt")?, key: read("tls.key")? });
+    let written = WrittenSecret {
+        owner: owner(&object.metadata),
+        credentials: credentials(),
+        version: version(&object.metadata),
+    };
+    Some((key(&node), written))
+}
+
+fn node(metadata: &ObjectMeta) -> Option<String> {
+    metadata.labels.as_ref()?.get(NODE_LABEL).cloned()
+}
+
+fn owner(metadata: &ObjectMeta) -> String {
+    metadata.owner_references.iter().flatten().next().map(|owner| owner.uid.clone()).unwrap_or_default()
+}
+
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
