@@ -8,6 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fields::Word;
+use super::schema;
 
 /// Agents run by the operator, one pod per node. Without it, nodes have their agents from packages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -97,7 +98,7 @@ pub(crate) struct Rollout {
     /// Nodes that may be without a settled agent at once: a number, or a share of the nodes that are online ("5%").
     pub(crate) max_unavailable: Share,
     /// So many nodes on which the new agent does not come up stop the rollout.
-    #[schemars(range(min = 1))]
+    #[schemars(schema_with = "schema::integer::<1, 1_000_000>")]
     pub(crate) max_failures: u32,
     /// No agent that works is replaced.
     pub(crate) paused: bool,

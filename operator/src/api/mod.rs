@@ -21,9 +21,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 #[cfg(test)]
 pub(crate) use agent::{LogLevel, Share};
-pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;

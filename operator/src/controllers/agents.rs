@@ -159,7 +159,11 @@ impl Agents {
     }
 
     /// When the next pass is due, by the time since the start.
-    async fn pass(&mut self, spec: &AgentSpec, nodes: &BTreeMap<String, NodeView>) -> Result<Option<Duration>, Failure> {
+    async fn pass(
+        &mut self,
+        spec: &AgentSpec,
+        nodes: &BTreeMap<String, NodeView>,
+    ) -> Result<Option<Duration>, Failure> {
         let configs: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let stored = match self.stored.take() {
             Some(stored) => stored,
@@ -194,7 +198,9 @@ impl Agents {
         let results: Vec<_> = stream::iter(chunk).buffer_unordered(PARALLEL).collect().await;
         let mut failed = None;
         for (done, result) in results {
-            done.into_iter().for_each(|change| drop(self.take(change)));
+            for change in done {
+                self.take(change);
+            }
             failed = failed.or(result.err());
         }
         match failed {

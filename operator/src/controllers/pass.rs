@@ -267,7 +267,8 @@ impl Controller {
         };
         stream::iter(events).map(send).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
 
-        let updates = status::updates(&self.objects, output, &self.around.agents.borrow(), problems, &format!("{now:.0}"));
+        let updates =
+            status::updates(&self.objects, output, &self.around.agents.borrow(), problems, &format!("{now:.0}"));
         let put = |update: Update| {
             let client = client.clone();
             async move {

@@ -117,7 +117,9 @@ impl Verdict<'_> {
     fn agents(&self, report: &Report) -> Condition {
         let (node, why) = report.failing.first_key_value().unzip();
         let example = match (node, why) {
-            (Some(node), Some(why)) => format!("; {} do not come up, for example on {node}: {why}", report.failing.len()),
+            (Some(node), Some(why)) => {
+                format!("; {} do not come up, for example on {node}: {why}", report.failing.len())
+            }
             _ => String::new(),
         };
         let Report { nodes, ready, offline, waiting, .. } = report;

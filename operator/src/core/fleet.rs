@@ -19,9 +19,9 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use observed::Pod;
 #[cfg(test)]
-pub(crate) use observed::Phase;
-pub(crate) use plan::{Action, Fleet, Halt, Memory, NodeView, Plan, Report, plan};
+use observed::Phase;
+pub(crate) use observed::Pod;
+pub(crate) use plan::{Action, Fleet, Halt, Memory, NodeView, Report, plan};
 pub(crate) use record::Record;
 pub(crate) use template::{LABEL_MARK, Program, selector};

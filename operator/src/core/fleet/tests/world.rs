@@ -6,8 +6,9 @@ use std::time::Duration;
 use selvedge_model::Role;
 use serde_json::{Value, json};
 
+use super::super::plan::Plan;
 use super::super::template::{Job, Program};
-use super::super::{Action, Fleet, Memory, NodeView, Phase, Plan, Pod, Record, plan};
+use super::super::{Action, Fleet, Memory, NodeView, Phase, Pod, Record, plan};
 use crate::api::{AgentMode, AgentSpec, NodeAgent};
 
 pub(super) fn spec(image: &str) -> AgentSpec {
