@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::template::Job;
 use super::super::plan::Plan;
+use super::super::template::Job;
 use super::super::{Action, Phase};
 use super::world::{World, spec};
 use crate::api::{AgentMode, Share};
