@@ -98,3 +98,9 @@ setup-test:
 
 setup-arch:
 	@lab/tools/setup arch
+
+# The operator on a real API server.
+.PHONY: test-kube-operator
+test-kube-operator:
+	lab/tools/kube/build kubernetes
+	$(CARGO) test --locked -p selvedge-operator --test cluster -- --ignored --test-threads=2

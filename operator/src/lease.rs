@@ -95,6 +95,7 @@ pub(crate) async fn run(
     let mut deadline: Option<Instant> = None;
     loop {
         let start = Instant::now();
+        deadline = deadline.filter(|deadline| start < *deadline);
         let limit = deadline.map_or(start + ATTEMPT, |deadline| deadline.min(start + ATTEMPT));
         match timeout_at(limit, attempt(&api, &mut election)).await {
             Ok(Ok(true)) => deadline = Some(start + DEADLINE),

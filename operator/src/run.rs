@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::api::{CERTIFICATE_DAYS, ObjectRef};
 use crate::authority::Authority;
 use crate::core::renewal::DAY;
-use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, number};
+use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, encode, number};
 use crate::index::Directory;
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
@@ -150,7 +150,8 @@ impl Operator {
         let mut changes = 0;
         for (node, config) in &mut nodes {
             let changed = number(config, previous.get(node));
-            let written = self.store.write_config(config);
+            let readable = encode(config).map_err(|e| StoreError::new(node, e));
+            let written = readable.and_then(|_| self.store.write_config(config));
             if let Err(e) = written {
                 flawless = tell_failure(&e);
             } else if changed {

@@ -24,6 +24,8 @@ use crate::{index, lease};
 
 /// Objects that wait for the controller; more wait in the API server.
 const WAITING: usize = 1024;
+/// Without a byte from the API server a request is given up; longer than any watch is silent.
+const SILENCE: Duration = Duration::from_secs(60);
 /// To give the Lease back.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,9 @@ pub(crate) struct Serve {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(start(serve))
+    // While one thread compiles, another one must renew the Lease.
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(start(serve))
 }
 
 async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
@@ -109,7 +113,7 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
 }
 
 async fn client(kubeconfig: Option<&std::path::Path>) -> Result<Client, Box<dyn Error>> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(file) => {
             let read =
                 Kubeconfig::read_from(file).map_err(|e| format!("{}: {}", file.display(), telemetry::words(&e)))?;
@@ -121,6 +125,8 @@ async fn client(kubeconfig: Option<&std::path::Path>) -> Result<Client, Box<dyn 
             .await
             .map_err(|e| format!("no way to an API server, say --kubeconfig FILE: {}", telemetry::words(&e)))?,
     };
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config).map_err(|e| telemetry::words(&e))?)
 }
 

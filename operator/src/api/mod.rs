@@ -3,6 +3,8 @@
 //! A JSON value goes in, a typed object with every address and network already read comes out, or the field that is
 //! wrong.
 
+#![allow(clippy::duplicated_attributes, reason = "two columns of one type are no duplicates")]
+
 mod agent;
 mod cluster;
 mod community;

@@ -95,6 +95,12 @@ struct Schedule {
 }
 
 impl Schedule {
+    /// When the loop is to go round if nothing happens. Who may not write has nothing to do before he may.
+    fn wake(&self, may_write: bool, now: Instant) -> Instant {
+        let beat = now + BEAT;
+        if may_write { self.due.min(beat) } else { beat }
+    }
+
     fn change(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         self.due = (now + QUIET).min(since + PATIENCE);
@@ -151,7 +157,7 @@ impl Controller {
                 info!("all objects are listed");
                 self.schedule.due = Instant::now();
             }
-            let due = self.schedule.due.min(Instant::now() + BEAT);
+            let due = self.schedule.wake(ready && self.leads(), Instant::now());
             tokio::select! {
                 news = self.around.news.recv() => match news {
                     Some(news) => self.take(news),
@@ -195,7 +201,7 @@ impl Controller {
 
     fn take(&mut self, news: News) {
         let matters = match news {
-            News::Object(kind, change) => self.objects.apply(kind, change),
+            News::Object(kind, change) => self.objects.apply(kind, *change),
             News::Config(change) => self.written.apply_config(change),
             News::Secret(change) => self.written.apply_secret(change),
         };

@@ -1,6 +1,6 @@
 //! One pass: compile, write the differences, say what is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -101,7 +101,10 @@ impl Controller {
         }
         self.sign(output.as_ref(), &mut plan).await?;
         problems.append(&mut plan.problems);
-        self.refusals.retain(|node, _| self.objects.node(node).is_some());
+        // Who needs nothing any more is refused nothing.
+        let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
+        self.refusals.retain(|node, _| wanting.contains(node.as_str()));
+        drop(wanting);
         let success = self.write(plan.actions, output.as_ref()).await;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;

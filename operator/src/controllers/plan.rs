@@ -7,7 +7,7 @@ use selvedge_model::NodeConfig;
 
 use crate::authority::Authority;
 use crate::core::renewal::Validity;
-use crate::core::{Output, Problem};
+use crate::core::{Output, Problem, encode};
 use crate::index::{Objects, Seen, Written, digest, key};
 
 /// The most that a ConfigMap holds.
@@ -101,9 +101,13 @@ pub(super) fn configurations(output: &mut Output, objects: &Objects, written: &W
         let there = written.configs.get(&key(node));
         config.generation = there.map_or(0, |there| there.generation);
         let Ok(mut text) = serde_json::to_string(config) else { continue };
+        if text.len() > LONGEST {
+            plan.problems.push(Problem::error(&seen.reference, "", too_long(text.len())));
+            continue;
+        }
         if there.is_none_or(|there| there.digest != digest(&text)) {
             config.generation += 1;
-            match renumbered(config) {
+            match encode(config) {
                 Ok(new) => text = new,
                 Err(message) => {
                     plan.problems.push(Problem::error(&seen.reference, "", message));
@@ -119,16 +123,10 @@ pub(super) fn configurations(output: &mut Output, objects: &Objects, written: &W
     }
 }
 
-/// The text to be sent, or why it cannot be.
-fn renumbered(config: &NodeConfig) -> Result<String, String> {
-    let text = serde_json::to_string(config).map_err(|e| e.to_string())?;
-    if text.len() > LONGEST {
-        return Err(format!(
-            "its configuration has {} bytes, more than the {LONGEST} that a ConfigMap holds; the last good one stays",
-            text.len()
-        ));
-    }
-    Ok(text)
+fn too_long(length: usize) -> String {
+    format!(
+        "its configuration has {length} bytes, more than the {LONGEST} that a ConfigMap holds; the last good one stays"
+    )
 }
 
 /// The credentials of every node that has, or is to have, a configuration.

@@ -35,6 +35,16 @@ fn failures_are_retried_ever_more_slowly_and_a_change_does_not_wait_for_that() {
 }
 
 #[test]
+fn who_may_not_write_sleeps_though_a_pass_is_due() {
+    let now = Instant::now();
+    let mut schedule = schedule(now);
+    schedule.change(now);
+    let later = now + QUIET * 2;
+    assert!(schedule.wake(true, later) <= later);
+    assert_eq!(schedule.wake(false, later), later + BEAT);
+}
+
+#[test]
 fn pauses_differ_between_operators() {
     assert_eq!(pause(1, 0), FIRST_RETRY);
     assert_eq!(pause(1, u32::MAX), FIRST_RETRY / 2);

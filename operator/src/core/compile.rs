@@ -81,12 +81,7 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
             Role::Connector => compiler.connector(member),
             Role::Cloud => compiler.cloud(member),
         };
-        match readable(&config) {
-            Ok(()) => {
-                nodes.insert(member.name.to_owned(), config);
-            }
-            Err(message) => problems.push(Problem::error(member.reference, "", message)),
-        }
+        nodes.insert(member.name.to_owned(), config);
     }
     problems.sort();
     let certificate_days = fabric.spec.certificate_days;
@@ -105,10 +100,11 @@ pub(crate) fn number(config: &mut NodeConfig, previous: Option<&NodeConfig>) -> 
     true
 }
 
-/// The node would refuse what it cannot read, so it is not sent.
-fn readable(config: &NodeConfig) -> Result<(), String> {
+/// The text to be sent. What the node would refuse is not sent.
+pub(crate) fn encode(config: &NodeConfig) -> Result<String, String> {
     let text = serde_json::to_string(config).map_err(|e| e.to_string())?;
-    NodeConfig::parse(&text).map(drop).map_err(|e| format!("the node would refuse its configuration: {e}"))
+    NodeConfig::parse(&text).map_err(|e| format!("the node would refuse its configuration: {e}"))?;
+    Ok(text)
 }
 
 struct Compiler<'a> {

@@ -19,6 +19,6 @@ mod state;
 mod tests;
 
 pub(crate) use allocator::Allocations;
-pub(crate) use compile::{Memory, Options, Output, compile, number};
+pub(crate) use compile::{Memory, Options, Output, compile, encode, number};
 pub(crate) use problem::{Problem, Severity};
 pub(crate) use state::ClusterState;

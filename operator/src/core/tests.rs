@@ -130,6 +130,7 @@ impl Scene {
         let compiled = compile(&self.state, &self.options, &self.memory);
         let problems = compiled.problems.iter().map(|p| format!("{:?}: {p}", p.severity)).collect();
         let Some(output) = compiled.output else { return (BTreeMap::new(), problems) };
+        output.nodes.values().for_each(|config| drop(encode(config).expect("the node can read it")));
         self.memory.allocations = output.allocations;
         self.memory.incumbents = output.nodes.keys().cloned().collect();
         (output.nodes, problems)

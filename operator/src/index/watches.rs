@@ -17,10 +17,13 @@ use super::objects::{Kind, Seen};
 use super::written::{self, NODE_LABEL, WrittenConfig, WrittenSecret};
 use crate::telemetry::{Metrics, words};
 
+/// Seconds after which a watch is begun anew where it was: one that is dead without a word is noticed a little later.
+const WATCH: u32 = 45;
+
 /// What any of the watches says.
 #[derive(Debug)]
 pub(crate) enum News {
-    Object(Kind, Change<Seen>),
+    Object(Kind, Box<Change<Seen>>),
     Config(Change<WrittenConfig>),
     Secret(Change<WrittenSecret>),
 }
@@ -37,11 +40,12 @@ pub(crate) fn start(client: &Client, namespace: &str, manager: &str, metrics: &M
             value["kind"] = resource.kind.clone().into();
             Some(Seen::read(&value))
         };
-        let to_news = move |change| News::Object(kind, change);
-        let follow = follow(kind.name(), api, Config::default(), narrow, to_news, metrics.clone(), news.clone());
+        let to_news = move |change| News::Object(kind, Box::new(change));
+        let follow =
+            follow(kind.name(), api, Config::default().timeout(WATCH), narrow, to_news, metrics.clone(), news.clone());
         tokio::spawn(follow);
     }
-    let own = Config::default().labels(&format!("app.kubernetes.io/managed-by={manager},{NODE_LABEL}"));
+    let own = Config::default().timeout(WATCH).labels(&format!("app.kubernetes.io/managed-by={manager},{NODE_LABEL}"));
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let narrow = |object: ConfigMap| written::config(&object);
     tokio::spawn(follow("ConfigMap", configs, own.clone(), narrow, News::Config, metrics.clone(), news.clone()));

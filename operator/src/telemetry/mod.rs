@@ -21,9 +21,12 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Sends the log to standard error. `RUST_LOG` says how much, `info` if it says nothing.
+/// What the client has to say about its requests is said by who made them.
+const USUAL: &str = "info,kube_client=off,kube_runtime=error";
+
+/// Sends the log to standard error. `RUST_LOG` says how much, [`USUAL`] if it says nothing.
 pub(crate) fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(USUAL));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
@@ -36,15 +39,16 @@ pub(crate) fn words(error: &(dyn Error + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            words.push(format!("the API server answers {} {}: {}", status.code, status.reason, status.message));
-            break;
-        }
         let text = error.to_string();
         // Some errors say what caused them in their own words.
         match words.last_mut() {
             Some(last) if last.ends_with(&text) => last.truncate(last.len() - text.len()),
             _ => {}
+        }
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            let reason = if status.message.is_empty() { &status.reason } else { &status.message };
+            words.push(format!("the API server answers {}: {reason}", status.code));
+            break;
         }
         words.push(text);
         next = error.source();
