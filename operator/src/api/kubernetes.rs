@@ -222,7 +222,8 @@ struct RawNodeStatus {
     conditions: Option<Vec<RawCondition>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct RawCondition {
     #[serde(rename = "type")]
     kind: String,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use selvedge_model::NodeConfig;
 
 use crate::authority::Authority;
 use crate::core::renewal::Validity;
