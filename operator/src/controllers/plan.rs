@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-
 use crate::authority::Authority;
 use crate::core::renewal::Validity;
 use crate::core::{Output, Problem, encode};

@@ -127,7 +127,7 @@ fn check(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_that_works_is_lost_and_all_ends_well(edges in 1..25_usize, events in proptest::collection::vec(event(), 0..120)) {

@@ -152,9 +152,10 @@ impl World {
         self.nodes.iter().filter(|(_, view)| view.online && self.spec.enabled && view.agent.mode == AgentMode::Pod)
     }
 
-    /// Whether a node has one agent, and that works.
+    /// Whether a node has one agent, and that works; what has ended takes nothing from it.
     pub(super) fn is_calm(&self, node: &str) -> bool {
         let program = Program::of(self.nodes[node].role);
-        matches!(&self.pods_of(node)[..], [pod] if pod.ready && !pod.deleting && pod.program == program)
+        let pods: Vec<&Pod> = self.pods_of(node).into_iter().filter(|pod| pod.deleting || !pod.has_ended()).collect();
+        matches!(&pods[..], [pod] if pod.ready && !pod.deleting && pod.program == program)
     }
 }
