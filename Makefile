@@ -3,13 +3,14 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test test-arch test-arch-quick bench build check unit lab-test interop units fuzz cross size cross-smoke \
+.PHONY: help demo test test-arch test-arch-quick test-kube bench build check unit lab-test interop units fuzz cross size cross-smoke \
     dist test-packages setup setup-test setup-arch
 
 help:
 	@echo 'make demo      set up, build, and watch a cloud and two hidden edges pass the 48 rows over IPsec'
 	@echo 'make test      set up and run everything that proves it works'
 	@echo 'make test-arch  the same programs on armv7, aarch64, mipsel and x86_64 kernels under QEMU; takes hours'
+	@echo 'make test-kube  the operator on a real API server, the agents on KubeEdge, SuperEdge and OpenYurt'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
@@ -29,7 +30,7 @@ test: setup-test check unit build interop lab-test units test-packages
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	for features in '' cni doctor p384 pod quiet services; do \
+	for features in '' api cni crl doctor p384 pod quiet services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny
@@ -60,6 +61,11 @@ test-arch: setup-arch build
 test-arch-quick: setup-arch build
 	cross/build mipsel-unknown-linux-musl $(IN_GUESTS)
 	$(BIN)/selvedge-lab arch --arch mipsel --quick
+
+# Programs of others, built from Go modules once, into target/kube/bin.
+test-kube: setup-test build
+	lab/tools/kube/build kubernetes kubeedge superedge openyurt
+	$(BIN)/selvedge-lab kube test
 
 bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
@@ -103,4 +109,4 @@ setup-arch:
 .PHONY: test-kube-operator
 test-kube-operator:
 	lab/tools/kube/build kubernetes
-	$(CARGO) test --locked -p selvedge-operator --test cluster -- --ignored --test-threads=2
+	$(CARGO) test --locked -p selvedge-operator --test cluster --test devices -- --ignored --test-threads=2

@@ -11,7 +11,13 @@ fn main() -> ExitCode {
         folder: "selvedge",
         summary: "joins this node to the pod network of its cluster",
         cni_dir: cfg!(feature = "cni").then_some("/etc/cni/net.d"),
-        version: if cfg!(all(feature = "cni", feature = "doctor", feature = "p384", feature = "services")) {
+        version: if cfg!(all(
+            feature = "api",
+            feature = "cni",
+            feature = "doctor",
+            feature = "p384",
+            feature = "services"
+        )) {
             env!("CARGO_PKG_VERSION")
         } else {
             concat!(env!("CARGO_PKG_VERSION"), "+minimal")

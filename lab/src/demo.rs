@@ -1,5 +1,6 @@
 //! The runs a person looks at: the demonstration, and the matrix with all its rows.
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -34,16 +35,22 @@ pub fn matrix(options: &Options, rows: Option<&str>) -> Result<ExitCode> {
     let selection = rows.map(matrix::selection).transpose()?;
     let mut report = Report::new();
     let fabric = set_up(options, &report)?;
-    let capture = start_capture(&fabric)?;
+    every_row(&mut report, &fabric, selection.as_deref())?;
+    Ok(report.finish())
+}
+
+/// The 48 rows, or some of them; with all of them the rows of our own; and what stood on the wire meanwhile.
+pub fn every_row(report: &mut Report, fabric: &Fabric, selection: Option<&[RangeInclusive<u32>]>) -> Result<()> {
+    let capture = start_capture(fabric)?;
     report.title("The 48 rows");
-    matrix::run(&mut report, &fabric, |id| selection.as_ref().is_none_or(|s| s.iter().any(|r| r.contains(&id))))?;
+    matrix::run(report, fabric, |id| selection.is_none_or(|s| s.iter().any(|r| r.contains(&id))))?;
     if selection.is_none() {
         report.title("Rows of our own");
-        extra::run(&mut report, &fabric);
+        extra::run(report, fabric);
     }
     let verdict = capture.stop()?;
     report.check("w1", "only ESP and IKE between the sites", || extra::judge(&verdict));
-    Ok(report.finish())
+    Ok(())
 }
 
 fn set_up(options: &Options, report: &Report) -> Result<Fabric> {

@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::capture::{Capture, Verdict};
 use crate::fabric::Fabric;
+use crate::kube::cloud::PUBLIC;
 use crate::manifests::{SERVICE_PORT, Service};
 use crate::probe::{self, DEADLINE};
 use crate::router::INTERNET;
@@ -38,9 +39,9 @@ pub fn run(report: &mut Report, fabric: &Fabric) {
     report.check("x8", "edge pod to the internet as its node", || internet(lab));
 }
 
-/// Whether only sealed packets crossed the WAN, the internet rows apart.
+/// Whether only sealed packets crossed the WAN, the internet rows and the way to the API server apart.
 pub fn sealed(verdict: &Verdict) -> Result<String> {
-    let internet = [INTERNET];
+    let internet = [INTERNET, PUBLIC];
     let plain = verdict.plain_text(&internet);
     ensure!(plain.is_empty(), "{} packets with plain text on the WAN, first: {}", plain.len(), plain[0]);
     let unexpected = verdict.unexpected(&internet);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,13 @@ use rustix::process::Signal;
 use selvedge_linux::user::User;
 use serde_json::Value;
 
-use crate::manifests::{Datapath, Firewall, Manifests, SERVICES};
+use crate::kube::cluster::Cluster;
+use crate::kube::framework::Framework;
+use crate::manifests::{Datapath, Firewall, Manifests, SERVICE_PORT, SERVICES, Service};
 use crate::netns::kill;
 use crate::node::{Node, Role};
 use crate::pace;
+use crate::probe;
 use crate::programs::{self, Folders, Program, Status, wait};
 use crate::router::LinkQuality;
 use crate::table::Report;
@@ -22,6 +26,8 @@ use crate::topology::{Lab, Net};
 use crate::traffic::Traffic;
 
 const STEP: Duration = Duration::from_secs(30);
+/// For one question to a Service that may not be there yet.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// From one ping to the next.
 const INTERVAL: Duration = Duration::from_millis(10);
 
@@ -64,6 +70,8 @@ pub struct Fabric {
     pub output: PathBuf,
     /// Whom all programs were to become.
     user: Option<String>,
+    /// The Kubernetes that delivers what the operator writes, if that is not done by files.
+    pub cluster: Option<Cluster>,
     /// How long each tunnel took from the start of the programs: node, peer, time.
     pub set_up: Vec<(String, String, Duration)>,
     /// Namespaces and links; ends last.
@@ -73,28 +81,43 @@ pub struct Fabric {
 impl Fabric {
     /// Builds the laboratory and starts everything, up to Services with endpoints and tunnels that stand.
     pub fn start(options: &Options, report: &Report) -> Result<Self> {
+        Self::build(options, None, report)
+    }
+
+    /// The same in a Kubernetes whose edges are this framework's.
+    pub fn start_on(framework: Framework, options: &Options, report: &Report) -> Result<Self> {
+        Self::build(options, Some(framework), report)
+    }
+
+    fn build(options: &Options, framework: Option<Framework>, report: &Report) -> Result<Self> {
         let Options { delay, loss, .. } = *options;
         let quality = LinkQuality { delay_ms: delay, loss_percent: loss };
         let degraded = delay > 0 || loss > 0.0;
         let mut lab = Lab::build(degraded.then_some(&quality), options.keep)?;
         lab.nodes.iter_mut().for_each(|node| node.user.clone_from(&options.user));
         report.progress("5 nodes, 3 NAT routers, WAN and the cloud's VXLAN stand");
-        let manifests = Manifests::create(&lab, options)?;
+        let mut cluster = framework.map(|framework| Cluster::start(&lab, framework)).transpose()?;
+        if cluster.is_some() {
+            report.progress("the API server is ready");
+        }
+        let manifests = Manifests::create(&lab, options, cluster.as_ref().map(|cluster| cluster.admin.clone()))?;
         let output = lab.dir.join("out");
-        let mut operator = operate(&lab, &manifests, &output, options.user.as_deref())?;
+        let mut operator = operate(&lab, &manifests, &output, options.user.as_deref(), cluster.as_ref())?;
         for node in &lab.nodes {
-            let config = Folders::of(node, &output).config;
             wait(&format!("configuration of {}", node.name), STEP, || {
                 operator.check()?;
-                ensure!(config.exists(), "{} is not there\n{}", config.display(), operator.log_tail());
-                Ok(())
+                written(cluster.as_ref(), node, &output).map(drop).with_context(|| operator.log_tail())
             })?;
         }
         report.progress("the operator has compiled a configuration and a certificate for each node");
+        if let Some(cluster) = &mut cluster {
+            cluster.start_edges(&lab)?;
+            report.progress("the edges have their own API");
+        }
         let started = Instant::now();
         let mut all = BTreeMap::new();
         for node in &lab.nodes {
-            all.insert(node.name.clone(), programs::start(node, &Folders::of(node, &output))?);
+            all.insert(node.name.clone(), programs::start(node, &folders(cluster.as_ref(), node, &output))?);
         }
         report.progress("connector and agents started");
         lab.start_cloud_pods()?;
@@ -106,10 +129,10 @@ impl Fabric {
         }
         lab.start_edge_pods()?;
         report.progress("pods run on the CNI networks of flannel and of the agents");
-        let mut fabric =
-            Self { programs: all, operator, manifests, output, user: options.user.clone(), set_up: Vec::new(), lab };
+        let user = options.user.clone();
+        let mut fabric = Self { programs: all, operator, manifests, output, user, cluster, set_up: Vec::new(), lab };
         fabric.await_tunnels(started, report)?;
-        fabric.manifests.write_endpoints(&fabric.lab)?;
+        fabric.manifests.write_services(&fabric.lab, &SERVICES)?;
         fabric.await_services().with_context(|| fabric.logs())?;
         report.progress("Services have their endpoints on every node");
         Ok(fabric)
@@ -117,7 +140,12 @@ impl Fabric {
 
     /// The folders of a node's program.
     pub fn folders(&self, node: &Node) -> Folders {
-        Folders::of(node, &self.output)
+        folders(self.cluster.as_ref(), node, &self.output)
+    }
+
+    /// The newest configuration that the operator has written for a node.
+    pub fn written(&self, node: &Node) -> Result<Value> {
+        written(self.cluster.as_ref(), node, &self.output)
     }
 
     /// What the program of a node says about itself.
@@ -200,7 +228,7 @@ impl Fabric {
 
     /// Starts the operator (again).
     pub fn start_operator(&mut self) -> Result<()> {
-        self.operator = operate(&self.lab, &self.manifests, &self.output, self.user.as_deref())?;
+        self.operator = operate(&self.lab, &self.manifests, &self.output, self.user.as_deref(), self.cluster.as_ref())?;
         Ok(())
     }
 
@@ -221,11 +249,7 @@ impl Fabric {
         for node in &self.lab.nodes {
             let program = self.programs.get_mut(&node.name);
             program.with_context(|| format!("nothing runs on {}", node.name))?.check()?;
-            let config = self.folders(node).config;
-            self.await_status(&node.name, "the newest configuration", |status| {
-                let written: Value = serde_json::from_str(&std::fs::read_to_string(&config)?)?;
-                in_force(&written, status)
-            })?;
+            self.await_status(&node.name, "the newest configuration", |status| in_force(&self.written(node)?, status))?;
             self.await_keyed(&node.name)?;
         }
         Ok(())
@@ -279,11 +303,14 @@ impl Fabric {
     pub fn await_services(&mut self) -> Result<()> {
         let expected = SERVICES.iter().filter(|service| !service.nodes.is_empty()).count();
         for node in &self.lab.nodes {
-            let folders = self.folders(node);
+            let (folders, cluster) = (folders(self.cluster.as_ref(), node, &self.output), self.cluster.as_ref());
             wait(&format!("Services on {}", node.name), STEP, || {
                 self.operator.check()?;
                 self.programs.values_mut().try_for_each(Program::check)?;
-                let config: Value = serde_json::from_str(&std::fs::read_to_string(&folders.config)?)?;
+                let config = written(cluster, node, &self.output)?;
+                if config["services"]["source"] == "api" {
+                    return served(&self.lab, node, &SERVICES);
+                }
                 let services = config["services"]["list"].as_array().into_iter().flatten();
                 let served = |s: &&Value| s["ports"][0]["endpoints"].as_array().is_some_and(|e| !e.is_empty());
                 let count = services.filter(served).count();
@@ -301,11 +328,53 @@ impl Fabric {
     }
 }
 
+/// The folders of a node's program, and its source if there is a cluster.
+fn folders(cluster: Option<&Cluster>, node: &Node, output: &Path) -> Folders {
+    let mut folders = Folders::of(node, output);
+    folders.source = cluster.map(|cluster| cluster.source(node)).unwrap_or_default();
+    folders
+}
+
+/// The newest configuration that the operator has written for a node.
+fn written(cluster: Option<&Cluster>, node: &Node, output: &Path) -> Result<Value> {
+    if let Some(cluster) = cluster {
+        return cluster.configuration(&node.name);
+    }
+    let path = Folders::of(node, output).config;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// Whether every Service with endpoints answers on a node, by the right ones. Only through a tunnel of its own does a node
+/// reach the host networks of the other side.
+pub fn served(lab: &Lab, node: &Node, services: &[Service]) -> Result<()> {
+    let from = lab.place(if node.pods.is_empty() { Net::Host } else { Net::Pod }, &node.name)?;
+    let asked = |service: &&Service| !service.nodes.is_empty() && (node.role != Role::Cloud || service.net == Net::Pod);
+    for service in services.iter().filter(asked) {
+        let target = SocketAddr::new(service.cluster_ip(true), SERVICE_PORT);
+        let answer = probe::who_tcp(from.ns, target, ATTEMPT).with_context(|| format!("Service {}", service.name))?;
+        let right = service.nodes.contains(&answer.node.as_str());
+        ensure!(right, "{} answered for Service {}", answer.name, service.name);
+    }
+    Ok(())
+}
+
 /// What the operator of another user writes, programs of that user can read.
-fn operate(lab: &Lab, manifests: &Manifests, output: &Path, user: Option<&str>) -> Result<Program> {
+fn operate(
+    lab: &Lab,
+    manifests: &Manifests,
+    output: &Path,
+    user: Option<&str>,
+    cluster: Option<&Cluster>,
+) -> Result<Program> {
+    let ns = &lab.node("master")?.ns;
+    if let Some(cluster) = cluster {
+        let config = cluster.cloud.plane.kubeconfig();
+        let arguments = ["serve", "--kubeconfig", &config.to_string_lossy(), "--metrics-listen", "127.0.0.1:9090"];
+        return Program::start(ns, &lab.dir, "selvedge-operator", &arguments);
+    }
     let [from, to] = [&manifests.dir, output].map(Path::to_string_lossy);
     let arguments = ["run", "--manifests", &from, "--out", &to];
-    let ns = &lab.node("master")?.ns;
     let Some(user) = user else { return Program::start(ns, &lab.dir, "selvedge-operator", &arguments) };
     std::fs::create_dir_all(output)?;
     User::named(user)?.take(output)?;

@@ -83,7 +83,7 @@ impl Flat {
         nodes[0].ns.ip("link add pods type bridge
              link set pods up
              address add 10.244.0.1/24 dev pods")?;
-        let manifests = Manifests { dir: dir.join("manifests"), metered: false };
+        let manifests = Manifests::empty(dir.join("manifests"));
         std::fs::create_dir_all(&manifests.dir)?;
         manifests.write("cluster.yaml", &[manifests::cluster(datapath, firewall)])?;
         let pairs =

@@ -1,8 +1,11 @@
 //! The iptables that the laboratory's own rules (home routers, flannel) are written with.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 
-use crate::netns::Netns;
+use crate::exec;
+use crate::netns::{self, Netns};
 
 /// The flavour that can translate addresses on this kernel.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,13 @@ impl Iptables {
     /// Adds rules, as `iptables-restore --noflush` reads them.
     pub fn load(self, ns: &Netns, rules: &str) -> Result<()> {
         ns.feed(&format!("{}-restore -w --noflush", self.v4), rules).map(drop)
+    }
+
+    /// As [`Iptables::load`], in a namespace of this name.
+    pub fn load_named(self, name: &str, rules: &str) -> Result<()> {
+        let mut command = Command::new(format!("{}-restore", self.v4));
+        command.args(["-w", "--noflush"]);
+        netns::enter(name, || exec::feed(&mut command, rules)).map(drop)
     }
 
     /// Adds IPv6 rules.

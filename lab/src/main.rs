@@ -18,6 +18,7 @@ mod guest;
 mod idle;
 mod interop;
 mod iptables;
+mod kube;
 mod manifests;
 mod matrix;
 mod memory;
@@ -131,6 +132,9 @@ enum Verb {
     Soak(soak::Options),
     /// Throughput, latency, CPU and memory beside other user-space tunnels.
     Bench(bench::Options),
+    /// A real Kubernetes: for people, and for the tests of what talks to it.
+    #[command(subcommand)]
+    Kube(kube::Verb),
     /// Remove what killed runs left behind.
     Clean,
 }
@@ -169,6 +173,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Memory(options) => memory::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Kube(verb) => kube::run(&verb),
         Verb::Clean => {
             for name in netns::remove_leftovers() {
                 println!("removed {name}");

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::fabric::Options;
+use crate::kube::api::{self, Api};
 use crate::node::{Node, Role};
 use crate::server::PORT;
 use crate::topology::{CONNECTOR_PUBLIC, Lab, Net};
@@ -15,6 +16,9 @@ use crate::vxlan;
 
 /// Port of every Service; the endpoints listen on [`PORT`].
 pub const SERVICE_PORT: u16 = 80;
+
+/// Between the documents of a file.
+const SEPARATOR: &str = "\n---\n";
 
 /// A Service of the laboratory.
 #[derive(Debug)]
@@ -40,6 +44,16 @@ pub const SERVICES: [Service; 9] = [
     Service { name: "edge-2-host", net: Net::Host, nodes: &["edge-2"], number: 8 },
     Service { name: "nothing", net: Net::Pod, nodes: &[], number: 9 },
 ];
+
+/// The Services of another day: one has gone, one is elsewhere, one is new.
+pub fn services_later() -> Vec<Service> {
+    let stay = SERVICES.into_iter().filter(|service| !["cloud-host", "edge-2-pod"].contains(&service.name));
+    stay.chain([
+        Service { name: "edge-2-pod", net: Net::Pod, nodes: &["cloud-1"], number: 7 },
+        Service { name: "late", net: Net::Pod, nodes: &["cloud-2"], number: 10 },
+    ])
+    .collect()
+}
 
 impl Service {
     /// The Service of this name.
@@ -86,18 +100,25 @@ pub struct Manifests {
     pub dir: PathBuf,
     /// The edges pay for every byte.
     pub metered: bool,
+    /// Where the objects go too, if there is an API server.
+    api: Option<Api>,
 }
 
 impl Manifests {
     /// Writes everything but the endpoints of the Services: pods have no addresses yet.
-    pub fn create(lab: &Lab, options: &Options) -> Result<Self> {
-        let manifests = Self { dir: lab.dir.join("manifests"), metered: options.metered };
+    pub fn create(lab: &Lab, options: &Options, api: Option<Api>) -> Result<Self> {
+        let manifests = Self { dir: lab.dir.join("manifests"), metered: options.metered, api };
         std::fs::create_dir_all(&manifests.dir)?;
         manifests.write("cluster.yaml", &[cluster(options.datapath, options.firewall)])?;
         manifests.write_community(&["beijing.edge-1", "beijing.edge-2"])?;
         manifests.write_nodes(lab)?;
         manifests.write("services.yaml", &SERVICES.iter().map(service).collect::<Vec<_>>())?;
         Ok(manifests)
+    }
+
+    /// Nothing yet.
+    pub fn empty(dir: PathBuf) -> Self {
+        Self { dir, metered: false, api: None }
     }
 
     /// Writes the nodes with the addresses they have now.
@@ -110,10 +131,11 @@ impl Manifests {
         self.write("community.yaml", &[community("workshop", members)])
     }
 
-    /// Writes the endpoints, as they are now.
-    pub fn write_endpoints(&self, lab: &Lab) -> Result<()> {
+    /// Writes these Services and no others, with their endpoints as they are now.
+    pub fn write_services(&self, lab: &Lab, services: &[Service]) -> Result<()> {
+        self.write("services.yaml", &services.iter().map(service).collect::<Vec<_>>())?;
         let mut slices = Vec::new();
-        for service in &SERVICES {
+        for service in services {
             for v4 in [true, false] {
                 slices.extend(endpoint_slice(lab, service, v4)?);
             }
@@ -121,10 +143,21 @@ impl Manifests {
         self.write("endpoints.yaml", &slices)
     }
 
-    /// Replaces one file at once, so that the operator never reads half of it.
+    /// Replaces one file at once, so that the operator never reads half of it; what is no longer in it is deleted.
     pub fn write(&self, file: &str, objects: &[Value]) -> Result<()> {
+        let path = self.dir.join(file);
+        if let Some(api) = &self.api {
+            objects.iter().try_for_each(|object| api.apply(object))?;
+            let wanted: Vec<String> = objects.iter().map(api::path).collect::<Result<_>>()?;
+            for document in std::fs::read_to_string(&path).unwrap_or_default().split(SEPARATOR) {
+                match serde_json::from_str(document) {
+                    Ok(before) if !wanted.contains(&api::path(&before)?) => api.delete(&before)?,
+                    _ => {}
+                }
+            }
+        }
         let documents: Vec<String> = objects.iter().map(serde_json::to_string_pretty).collect::<Result<_, _>>()?;
-        replace(&self.dir.join(file), &(documents.join("\n---\n") + "\n"))
+        replace(&path, &(documents.join(SEPARATOR) + "\n"))
     }
 }
 

@@ -51,13 +51,7 @@ impl Netns {
 
     /// Runs `job` in a thread inside the namespace; sockets made there stay there, children start there.
     pub fn enter<T: Send>(&self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                netns::enter(&self.name)?;
-                job()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.name, job)
     }
 
     /// A command that will run inside, with a /sys of the namespace: for programs that stay.
@@ -122,6 +116,17 @@ impl Drop for Netns {
     fn drop(&mut self) {
         remove(&self.name);
     }
+}
+
+/// Runs `job` in a thread inside the namespace of this name.
+pub fn enter<T: Send>(name: &str, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            netns::enter(name)?;
+            job()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Joins two namespaces by a pair of Ethernet devices.

@@ -39,14 +39,19 @@ impl Program {
 
     /// `prefix`: the words of a program that starts it.
     fn start_by(prefix: &[OsString], file: &Path, ns: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
-        let program = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let log = dir.join(format!("{program}.log"));
-        let output = File::options().create(true).append(true).open(&log)?;
         let mut words = prefix.iter().map(OsString::as_os_str).chain([file.as_os_str()]);
         let mut command = ns.command(words.next().context("no program")?);
-        command.args(words).args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        command.args(words).args(arguments);
+        Self::launch(command, &file.file_name().unwrap_or_default().to_string_lossy(), dir)
+    }
+
+    /// Starts a command with its output appended to `<dir>/<name>.log`.
+    pub fn launch(mut command: Command, name: &str, dir: &Path) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| exec::describe(&command))?;
-        Ok(Self { child, name: program, log })
+        Ok(Self { child, name: name.to_owned(), log })
     }
 
     /// Whether it still runs; if not, why not.
@@ -135,6 +140,19 @@ pub struct Status {
     pub certificate_not_after: Option<u64>,
     /// What time it is.
     pub clock: Clock,
+    /// The API that is asked, if any is.
+    pub source: Option<Source>,
+}
+
+/// The API that delivers configuration, Services or both.
+#[derive(Debug, Deserialize)]
+pub struct Source {
+    /// `kubeedge`, `superedge`, `openyurt`, `kubernetes` or `operator`.
+    pub kind: String,
+    /// `online`, `offline` or `unknown`.
+    pub reach: String,
+    /// What cannot be read, and why.
+    pub errors: Vec<String>,
 }
 
 /// The calendar as a program goes by it.
@@ -220,6 +238,8 @@ pub struct Folders {
     cni: PathBuf,
     /// A file with the time that the program is to take for the present, instead of the system's clock.
     pub clock: Option<PathBuf>,
+    /// The options that tell of another source than files.
+    pub source: Vec<String>,
 }
 
 impl Folders {
@@ -233,6 +253,7 @@ impl Folders {
             state: node.dir.join("state"),
             cni: node.cni_dir(),
             clock: None,
+            source: Vec::new(),
         }
     }
 }
@@ -249,6 +270,7 @@ pub fn start_in(node: &Node, folders: &Folders, script: &str) -> Result<Program>
             .map(|p| p.to_string_lossy());
     let mut arguments = vec!["run", "--config", &config, "--credentials", &credentials];
     arguments.extend(["--run-dir", &run, "--state-dir", &state]);
+    arguments.extend(folders.source.iter().map(String::as_str));
     if node.role != Role::Connector {
         arguments.extend(["--cni-dir", &cni]);
     }

@@ -9,6 +9,9 @@ use crate::server::Server;
 /// The "internet" host, beyond the WAN.
 pub const INTERNET: &str = "198.51.100.1";
 
+/// The gateway in the network of the cloud's nodes, itself none of them.
+pub const CLOUD_GATEWAY: &str = "172.16.0.1";
+
 /// The network that all sites hang on: a bridge, its gateway, and the internet behind it.
 #[derive(Debug)]
 pub struct Wan {

@@ -3,17 +3,21 @@
 use std::error::Error;
 use std::fs;
 use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::api::definitions;
+use crate::adopt;
+use crate::api::{definitions, dns_subdomain};
+use crate::authority::{fingerprint, seconds};
 use crate::core::Severity;
 use crate::run::{self, Operator};
 use crate::serve::{self, Serve};
-use crate::store::Store;
+use crate::server::Token;
+use crate::store::{Store, write_token};
 use crate::telemetry::{self, LogFormat};
 
 /// Compiles Kubernetes manifests into one configuration and one set of credentials per node.
@@ -34,9 +38,31 @@ enum Command {
         /// Directory for the output; made if it is not there.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Answer devices on this address over TLS: enrolment by a token, configurations, renewal.
+        #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "once")]
+        feed_listen: Option<SocketAddr>,
         /// Compile once and exit: 0 if all is well, 1 if any object was refused or could not be written.
         #[arg(long)]
         once: bool,
+    },
+    /// Print a one-time token by which a device enrols: `selvedge-agent enroll TOKEN`, run there.
+    ///
+    /// The private key is made on the device and never leaves it. A new token replaces an earlier one of the same node.
+    Token {
+        #[command(flatten)]
+        access: serve::Access,
+        /// Output directory of the operator, if it works with one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// The Outpost, or the node, that it is for.
+        #[arg(long, value_name = "NAME", visible_alias = "node", value_parser = node_name)]
+        outpost: String,
+        /// Where the device reaches the operator's --feed-listen: https://HOST:PORT.
+        #[arg(long, env = "SELVEDGE_FEED_URL", value_name = "URL", value_parser = server_url)]
+        server: String,
+        /// How long it is good: 30m, 1h, 2d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        valid: Duration,
     },
     /// Say what is wrong with the manifests, write nothing. Exits with 1 if any object is refused.
     ///
@@ -48,6 +74,14 @@ enum Command {
     /// Live in a cluster: watch its API server, write one ConfigMap and one Secret per node.
     #[command(after_long_help = SERVE_GUIDE)]
     Serve(Serve),
+    /// Turn what FabEdge has in a cluster into objects of ours, every address kept: manifests on standard output, a report
+    /// on standard error. Exits with 1 if anything is to be mended before they are applied.
+    #[command(after_long_help = ADOPT_GUIDE)]
+    Adopt {
+        /// Directory of FabEdge's objects and the Nodes, as `kubectl get -o yaml` prints them.
+        #[arg(long, value_name = "DIR")]
+        manifests: PathBuf,
+    },
     /// Print the definitions of Cluster, Community and Outpost, for `kubectl apply -f -`.
     Crds {
         /// Write one file for each into this directory instead.
@@ -95,8 +129,15 @@ while the operator runs the last good version of that object stays in force.
 
 RUST_LOG=warn makes it quieter.";
 
+const ADOPT_GUIDE: &str = "\
+  kubectl get nodes,communities.fabedge.io,clusters.fabedge.io -o yaml > fabedge/objects.yaml
+  kubectl get deployment -n fabedge fabedge-operator -o yaml > fabedge/operator.yaml
+  selvedge-operator adopt --manifests fabedge > selvedge.yaml
+  kubectl apply --server-side -f selvedge.yaml";
+
 const SERVE_GUIDE: &str = "\
-What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices.
+What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices;
+Calico's IPAMBlocks, where there are any.
 
 What is written, in the namespace:
   ConfigMap selvedge-node-<node>  key config.json: the node's configuration
@@ -115,9 +156,13 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::log(if let Command::Serve(serve) = &cli.command { serve.log } else { LogFormat::Text });
     let result = match cli.command {
-        Command::Run { input, out, once } => start(input, &out, once),
+        Command::Run { input, out, feed_listen, once } => start(input, &out, feed_listen, once),
+        Command::Token { access, out, outpost, server, valid } => {
+            token(&access, out.as_deref(), &outpost, &server, valid)
+        }
         Command::Check { input } => check(&input),
         Command::Serve(serve) => serve::run(serve).map(|()| ExitCode::SUCCESS),
+        Command::Adopt { manifests } => adopt(&manifests),
         Command::Crds { out } => crds(out.as_deref()),
     };
     result.unwrap_or_else(|e| {
@@ -126,7 +171,7 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error>> {
+fn start(input: Input, out: &Path, feed: Option<SocketAddr>, once: bool) -> Result<ExitCode, Box<dyn Error>> {
     let manifests = input.manifests.as_path();
     if let (Ok(a), Ok(b)) = (manifests.canonicalize(), out.canonicalize())
         && a == b
@@ -139,8 +184,71 @@ fn start(input: Input, out: &Path, once: bool) -> Result<ExitCode, Box<dyn Error
         let outcome = operator.once(SystemTime::now()).map_err(in_manifests)?;
         return Ok(if outcome.flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    if let Some(address) = feed {
+        operator.listen(address).map_err(|e| format!("{address}: {e}"))?;
+    }
     operator.watch(manifests).map_err(in_manifests)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn token(
+    access: &serve::Access,
+    out: Option<&Path>,
+    node: &str,
+    server: &str,
+    valid: Duration,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let expires = seconds(SystemTime::now() + valid);
+    let token = match out {
+        Some(out) => {
+            let path = out.join(".state/ca.crt");
+            let pem = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let token = Token::create(server, &fingerprint(&pem)?, node)?;
+            write_token(out, node, &token.record(expires))?;
+            token
+        }
+        None => serve::token(access, server, node, expires)?,
+    };
+    writeln!(stdout(), "{token}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    dns_subdomain(text).map(|()| text.to_owned())
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    match authority {
+        Some(authority) if !authority.is_empty() && !authority.contains(['/', '#', '?', '@', ' ']) => {
+            Ok(format!("https://{authority}"))
+        }
+        _ => Err("is not https://HOST:PORT".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "is none of 30m, 1h, 2d and the like".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit = match unit {
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
+}
+
+fn adopt(manifests: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let objects = adopt::objects(manifests).map_err(|e| format!("{}: {e}", manifests.display()))?;
+    let adopted = adopt::adopt(&objects);
+    let mut out = stdout().lock();
+    for manifest in &adopted.manifests {
+        write!(out, "---\n{}", serde_saphyr::to_string(manifest)?)?;
+    }
+    write!(stderr(), "{}", adopted.report)?;
+    Ok(if adopted.report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn crds(out: Option<&Path>) -> Result<ExitCode, Box<dyn Error>> {

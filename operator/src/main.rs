@@ -1,6 +1,7 @@
 //! `selvedge-operator`: compiles a directory of Kubernetes manifests into one configuration and one set of credentials
 //! per node. Decides what every node is to do; must never touch a node's network itself.
 
+mod adopt;
 mod api;
 mod authority;
 mod cli;
@@ -10,6 +11,7 @@ mod index;
 mod lease;
 mod run;
 mod serve;
+mod server;
 mod store;
 mod telemetry;
 mod watch;

@@ -1,7 +1,9 @@
 //! One pass: what the manifests say now is compiled, and the output directory made to agree with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,10 +15,13 @@ use time::format_description::well_known::Rfc3339;
 use tracing::{error, info, warn};
 
 use crate::api::{CERTIFICATE_DAYS, ObjectRef};
-use crate::authority::Authority;
-use crate::core::renewal::DAY;
+use crate::authority::{Authorities, Everybody, seconds};
+use crate::core::issued::Issued;
+use crate::core::renewal::{DAY, Validity};
+use crate::core::rotation::Phase;
 use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, encode, number};
 use crate::index::Directory;
+use crate::server::{self, Common, Entry, Metrics, Server};
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
 
@@ -26,14 +31,16 @@ const RETRY: Duration = Duration::from_secs(30);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 /// Between looks for a directory that is gone.
 const SEARCH: Duration = Duration::from_secs(1);
-/// Before its end the authority is mentioned.
-const AUTHORITY_NOTICE: Duration = Duration::from_secs(365 * DAY);
+/// Before its end the authority is mentioned: another one should have followed half a year ago.
+const AUTHORITY_NOTICE: Duration = Duration::from_secs(182 * DAY);
 
 /// The operator of one output directory.
 pub(crate) struct Operator {
     index: Directory,
     options: Options,
-    store: Store,
+    store: Arc<Store>,
+    /// Where devices ask for themselves.
+    server: Option<Arc<Server<Arc<Store>>>>,
     /// Problems already told; `None` before the first pass.
     told: Option<BTreeSet<Problem>>,
 }
@@ -48,7 +55,17 @@ pub(crate) struct Outcome {
 
 impl Operator {
     pub(crate) fn new(manifests: &Path, store: Store, cluster: Option<String>) -> Self {
-        Operator { index: Directory::new(manifests), options: options(cluster), store, told: None }
+        let store = Arc::new(store);
+        Operator { index: Directory::new(manifests), options: options(cluster), store, server: None, told: None }
+    }
+
+    /// Answers devices on this address, too.
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> Result<(), std::io::Error> {
+        let server = Server::new(Arc::clone(&self.store), Metrics::default());
+        let bound = server::spawn(Arc::clone(&server), address)?;
+        info!("devices are answered on {bound}");
+        self.server = Some(server);
+        Ok(())
     }
 
     /// Reads the manifests, makes the output, done.
@@ -123,11 +140,20 @@ impl Operator {
 
         // Before any configuration carries them: a crash between must not give a network twice.
         self.store.write_allocations(&output.allocations)?;
-        let (authority, new) = self.store.authority(&output.cluster, now)?;
-        if new {
-            info!("new certificate authority for {}", output.cluster);
+        let mut authorities = self.authorities(&output, now)?;
+        let mut issued = self.store.change_issued(|issued| {
+            if usable {
+                issued.revoke(&output.authority.revoked, seconds(now));
+            }
+        })?;
+        if usable {
+            let failed = |e| StoreError::new(".state", e);
+            if authorities.revoke(issued.revoked(), now).map_err(failed)? {
+                self.store.write_authorities(&authorities, now)?;
+                info!("{} certificates are revoked", issued.revoked().len());
+            }
         }
-        problems.extend(authority_notice(&authority, now));
+        problems.extend(authority_notice(&authorities, now));
         problems.sort();
         let news = self.tell(&problems);
 
@@ -137,14 +163,34 @@ impl Operator {
         let mut wake = now + LONGEST_SLEEP;
         let mut flawless = true;
         let mut certificates = BTreeMap::new();
+        let mut everybody = Everybody { trusted: true, replaced: true };
         for (node, name) in names {
-            match self.credentials(&authority, node, name, output.certificate_days, now) {
+            // The keys of outposts are their own, where they can enrol.
+            let enrols =
+                self.server.is_some() && state.nodes.get(node).is_some_and(|object| object.value.outpost.is_some());
+            if enrols || output.authority.revoked.contains(name) {
+                continue;
+            }
+            match self.credentials(&authorities, &mut issued, node, name, output.certificate_days, now) {
                 Ok((renewal, not_after)) => {
                     wake = wake.min(renewal);
                     certificates.insert(node.to_owned(), not_after);
                 }
-                Err(e) => flawless = tell_failure(&e),
+                Err(e) => {
+                    everybody = Everybody { trusted: false, replaced: false };
+                    flawless = tell_failure(&e);
+                }
             }
+        }
+        issued = self.store.change_issued(|known| known.merge(&issued))?;
+        if usable {
+            if let Some(server) = &self.server {
+                let devices = server.everybody(issued.devices(seconds(now)));
+                everybody.trusted &= devices.trusted;
+                everybody.replaced &= devices.replaced;
+            }
+            let next = self.rotate(&mut authorities, &output, &everybody, now)?;
+            wake = next.map_or(wake, |next| wake.min(next));
         }
         let mut nodes = output.nodes.clone();
         let mut changes = 0;
@@ -165,6 +211,20 @@ impl Operator {
                 Err(e) => flawless = tell_failure(&e),
             }
         }
+        if let Some(server) = self.server.as_ref().filter(|_| usable) {
+            let common = Common {
+                authorities: Arc::new(authorities),
+                days: output.certificate_days,
+                revoked: output.authority.revoked.clone(),
+            };
+            let entry = |config: &NodeConfig| {
+                // What cannot be sent was said when it was to be written.
+                Some((config.name.clone(), Entry { node: config.node.clone(), config: encode(config).ok()? }))
+            };
+            let entries = nodes.values().filter_map(entry).collect();
+            let kept = previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, config)| config.name.clone());
+            server.publish(common, entries, &kept.collect(), now).map_err(|e| StoreError::new(".state", e))?;
+        }
         let nodes = if usable { nodes } else { previous };
         self.store.write_status(&Status::new(&output.cluster, &nodes, &certificates, &problems))?;
         if usable && (news || changes > 0 || !gone.is_empty()) {
@@ -177,26 +237,66 @@ impl Operator {
         Ok(Outcome { flawless, wake })
     }
 
+    /// The authorities kept from earlier, or new ones.
+    fn authorities(&self, output: &Output, now: SystemTime) -> Result<Authorities, StoreError> {
+        if let Some(authorities) = self.store.authorities()? {
+            return Ok(authorities);
+        }
+        let authorities = Authorities::create(&output.cluster, output.authority.rotate.as_deref(), now)
+            .map_err(|e| StoreError::new(".state", e))?;
+        self.store.write_authorities(&authorities, now)?;
+        info!("new certificate authority for {}", output.cluster);
+        Ok(authorities)
+    }
+
+    /// Goes on with the change of the authority, if one is under way or due. Says when to look again.
+    fn rotate(
+        &self,
+        authorities: &mut Authorities,
+        output: &Output,
+        everybody: &Everybody,
+        now: SystemTime,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let before = authorities.phase();
+        let settings = &output.authority;
+        let (step, wake) = authorities
+            .advance(&output.cluster, settings.rotate.as_deref(), settings.grace, everybody, now)
+            .map_err(|e| StoreError::new(".state", e))?;
+        if before != authorities.phase() {
+            self.store.write_authorities(authorities, now)?;
+        }
+        match step {
+            Some(step) => info!("{step}"),
+            // Devices are seen at any time.
+            None if authorities.phase() != Phase::Steady => {
+                return Ok(Some(wake.map_or(now + RETRY, |wake| wake.min(now + RETRY))));
+            }
+            None => return Ok(wake),
+        }
+        // Everybody is to have what the step brought.
+        Ok(Some(now))
+    }
+
     /// Makes sure that a node has good credentials: when they are to be renewed, and when they end.
     fn credentials(
         &self,
-        authority: &Authority,
+        authorities: &Authorities,
+        issued: &mut Issued,
         node: &str,
         name: &str,
         days: u32,
         now: SystemTime,
     ) -> Result<(SystemTime, SystemTime), StoreError> {
-        let reason = match self.store.credentials(node).map(|old| authority.check(name, &old)) {
-            Some(Ok(validity)) if !validity.is_due(now) => return Ok((validity.renewal(), validity.not_after)),
-            Some(Ok(_)) => "renewed".to_owned(),
-            Some(Err(e)) => format!("replaced: {e}"),
-            None => "made".to_owned(),
-        };
-        let credentials = authority.issue(name, now, days).map_err(|e| StoreError::new(node, e))?;
-        let validity = authority.check(name, &credentials).map_err(|e| StoreError::new(node, e))?;
-        self.store.write_credentials(node, &credentials, now)?;
-        info!("{node}: credentials {reason}, valid until {}", rfc3339(validity.not_after));
-        Ok((validity.renewal().max(now + RETRY), validity.not_after))
+        let old = self.store.credentials(node);
+        let upkeep = authorities.upkeep(name, old.as_ref(), issued, now, days).map_err(|e| StoreError::new(node, e))?;
+        let Validity { not_after, .. } = upkeep.validity;
+        let mut renewal = upkeep.validity.renewal();
+        if let Some((credentials, reason)) = &upkeep.fresh {
+            renewal = renewal.max(now + RETRY);
+            self.store.write_credentials(node, credentials, now)?;
+            info!("{node}: credentials {reason}, valid until {}", rfc3339(not_after));
+        }
+        Ok((renewal, not_after))
     }
 
     /// Logs problems once, and when they are over. Tells whether there was anything to say; at first there is.
@@ -261,12 +361,13 @@ fn tell_failure(e: &StoreError) -> bool {
     false
 }
 
-fn authority_notice(authority: &Authority, now: SystemTime) -> Option<Problem> {
-    if authority.not_after() > now + AUTHORITY_NOTICE {
+fn authority_notice(authorities: &Authorities, now: SystemTime) -> Option<Problem> {
+    let end = authorities.signing().not_after();
+    if end > now + AUTHORITY_NOTICE {
         return None;
     }
     let object = ObjectRef { file: ".state/ca.crt".to_owned(), ..ObjectRef::default() };
-    let message = format!("the certificate authority ends at {}", rfc3339(authority.not_after()));
+    let message = format!("the certificate authority ends at {}", rfc3339(end));
     Some(Problem::warning(&object, "", message))
 }
 

@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 use prometheus_client::registry::Registry;
 use selvedge_model::ServiceSource;
 use tokio::net::TcpListener;
@@ -16,9 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use crate::controllers::agents::Agents;
-use crate::controllers::{Controller, MANAGER, Surroundings};
+use crate::controllers::{Controller, InCluster, Ledger, MANAGER, Surroundings, create_token};
 use crate::core::Options;
 use crate::core::fleet::Report;
+use crate::server::{self, Server, Token};
 use crate::telemetry::{self, Health, LogFormat, Metrics};
 use crate::{index, lease};
 
@@ -45,6 +47,10 @@ pub(crate) struct Serve {
     /// Where /metrics, /healthz and /readyz are, over plain HTTP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
     metrics_listen: SocketAddr,
+    /// Where devices enrol and get their configurations, over TLS. Without it nobody is answered, and Outposts get a
+    /// Secret with their key as nodes do.
+    #[arg(long, env = "SELVEDGE_FEED_LISTEN", value_name = "ADDRESS")]
+    feed_listen: Option<SocketAddr>,
     /// Name of this operator among several; its host's name and process unless said.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     identity: Option<String>,
@@ -60,14 +66,50 @@ pub(crate) fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(start(serve))
 }
 
+/// Which cluster a token is for.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Access {
+    /// Namespace of the operator.
+    #[arg(long, env = "SELVEDGE_NAMESPACE", default_value = "selvedge", conflicts_with = "out")]
+    namespace: String,
+    /// File that says where the API server is.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Makes a one-time token that is good until `expires`, in seconds since 1970.
+pub(crate) fn token(access: &Access, server: &str, node: &str, expires: u64) -> Result<Token, Box<dyn Error>> {
+    let make = async {
+        let client = client(access.kubeconfig.as_deref()).await?;
+        Ok(create_token(&Api::namespaced(client, &access.namespace), server, node, expires).await?)
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(make)
+}
+
 async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
     let client = client(serve.kubeconfig.as_deref()).await?;
     let listener = TcpListener::bind(serve.metrics_listen)
         .await
         .map_err(|e| format!("--metrics-listen {}: {e}", serve.metrics_listen))?;
+    info!("metrics on http://{}/metrics", listener.local_addr()?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let health = Health::default();
+    let configs = Api::namespaced(client.clone(), &serve.namespace);
+    let ledger = Ledger::new(configs);
+    let server = match serve.feed_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.map_err(|e| format!("--feed-listen {address}: {e}"))?;
+            info!("devices are answered on {}", listener.local_addr()?);
+            let metrics = server::Metrics::default();
+            metrics.register(registry.sub_registry_with_prefix("selvedge_operator"));
+            let secrets = Api::namespaced(client.clone(), &serve.namespace);
+            let server = Server::new(InCluster { secrets, ledger: ledger.clone() }, metrics);
+            tokio::spawn(Arc::clone(&server).serve(listener));
+            Some(server)
+        }
+        None => None,
+    };
     tokio::spawn(telemetry::serve(listener, health.clone(), registry));
 
     let (stop, stopped) = watch::channel(false);
@@ -103,6 +145,8 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
         output,
         wanted,
         agents,
+        server,
+        ledger,
         metrics,
         health,
     };

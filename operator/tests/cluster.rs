@@ -18,8 +18,29 @@ use support::{Answer, Proxy, World, cluster, community, eventually, node, ours};
 async fn nodes_get_what_they_need_and_heartbeats_cost_nothing() {
     let world = World::new().await;
     let proxy = Proxy::start(world.client.clone()).await;
-    let _operator = world.operator("a", &proxy);
+    // Without all Nodes nothing may be compiled.
+    proxy.fail("GET /api/v1/nodes", Answer::Status(500), usize::MAX / 4);
+    let operator = world.operator("a", &proxy);
+    operator.says("this operator is the one that writes").await;
+    eventually("readiness", async || {
+        let (status, words) = operator.ask("/readyz");
+        let told = status.contains("503") && words.ends_with("\r\n\r\nnot listed yet: Node\n");
+        if told { Ok(()) } else { Err(words) }
+    })
+    .await;
+    assert_eq!(world.config("cloud-1").await, None);
+    proxy.heal();
     world.settled().await;
+    assert!(operator.ask("/readyz").0.contains("200") && operator.ask("/healthz").0.contains("200"));
+    let (_, metrics) = operator.ask("/metrics");
+    for line in [
+        "selvedge_operator_leader 1",
+        "selvedge_operator_nodes{role=\"edge\"} 3",
+        "selvedge_operator_writes_total{kind=\"ConfigMap\",verb=\"Apply\"} 4",
+        "selvedge_operator_problems{severity=\"error\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
 
     let edge = world.config("edge-1").await.unwrap();
     assert_eq!((&edge["name"], &edge["generation"]), (&json!("beijing.edge-1"), &json!(1)));
@@ -32,6 +53,9 @@ async fn nodes_get_what_they_need_and_heartbeats_cost_nothing() {
     let keys: Vec<String> = secret.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
 
+    // The end of all that a beginning brings.
+    world.apply(community("first", &["beijing.edge-3"])).await;
+    world.condition_becomes(&community("first", &[]), "Ready", "True Joined: 1 edge nodes are joined").await;
     proxy.writes();
     for i in 0..20 {
         let conditions = json!({"status": {"conditions": [

@@ -16,7 +16,7 @@ use crate::wire::{Auth, AuthMethod, CERT_X509_SIGNATURE, Chain, Id, Payloads, pa
 pub(crate) const HASH_SHA2_256: [u8; 2] = [0, 2];
 
 /// AlgorithmIdentifier of ecdsa-with-SHA256 (RFC 7427 appendix A.3.2).
-const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+pub(crate) const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 
 /// Certificates that are looked at, the peer's own included.
 const MAX_CERTS: usize = 8;
@@ -89,12 +89,14 @@ pub(crate) fn describe(id: &Id<'_>, certs: &[CertificateDer<'_>]) -> String {
 }
 
 /// What an authenticated peer's certificate says about time, in seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// This time has come.
     pub(crate) wall: u64,
     /// The end of the certificate.
     pub(crate) until: u64,
+    #[cfg(feature = "crl")]
+    pub(crate) certificate: Option<crate::crl::Which>,
 }
 
 /// Proves that the sender of `auth` is `name`: its certificate leads to an authority we trust, is valid now, is made out
@@ -150,8 +152,17 @@ pub(crate) fn verify(
         let presented = leaf.valid_dns_names().next().unwrap_or("nobody").to_owned();
         CertificateFailure::OtherName { expected: of(), presented }
     })?;
+    #[cfg(feature = "crl")]
+    if certs.iter().filter_map(|cert| crate::crl::Which::read(cert)).any(|which| credentials.revokes(&which)) {
+        return Err(CertificateFailure::Revoked { of: of() });
+    }
     if signature_is_valid(crypto, &leaf, auth, octets) {
-        Ok(Proof { wall: seconds, until })
+        Ok(Proof {
+            wall: seconds,
+            until,
+            #[cfg(feature = "crl")]
+            certificate: certs.first().and_then(|cert| crate::crl::Which::read(cert)),
+        })
     } else {
         Err(CertificateFailure::BadSignature { of: of() })
     }

@@ -17,6 +17,8 @@ pub struct Credentials {
     chain: Vec<Vec<u8>>,
     key_pkcs8: Zeroizing<Vec<u8>>,
     trust: Vec<Vec<u8>>,
+    #[cfg(feature = "crl")]
+    revoked: crate::crl::Revoked,
 }
 
 impl fmt::Debug for Credentials {
@@ -80,10 +82,16 @@ impl Credentials {
             anchor_from_trusted_cert(&CertificateDer::from(ca.as_slice()))
                 .map_err(|error| CredentialError::Unreadable(format!("certificate authority: {error}")))?;
         }
-        Ok(Self { chain, key_pkcs8, trust })
+        Ok(Self {
+            chain,
+            key_pkcs8,
+            trust,
+            #[cfg(feature = "crl")]
+            revoked: Default::default(),
+        })
     }
 
-    /// The same from PEM texts.
+    /// The same from PEM texts. Revocation lists may follow the certificate authorities.
     pub fn from_pem(chain: &[u8], key: &[u8], trust: &[u8]) -> Result<Self, CredentialError> {
         let certificates = |pem: &[u8], what: &str| {
             CertificateDer::pem_slice_iter(pem)
@@ -94,7 +102,28 @@ impl Credentials {
         let mut parsed = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| CredentialError::Key)?;
         let key = Zeroizing::new(parsed.secret_pkcs8_der().to_vec());
         parsed.zeroize();
-        Self::new(certificates(chain, "our certificate")?, key, certificates(trust, "certificate authorities")?)
+        let new =
+            Self::new(certificates(chain, "our certificate")?, key, certificates(trust, "certificate authorities")?);
+        #[cfg(feature = "crl")]
+        let new = new.and_then(|credentials| credentials.with_lists(trust));
+        new
+    }
+
+    /// Adds the revocation lists of a PEM text.
+    #[cfg(feature = "crl")]
+    fn with_lists(mut self, pem: &[u8]) -> Result<Self, CredentialError> {
+        let unreadable = |what: &dyn fmt::Display| CredentialError::Unreadable(what.to_string());
+        let crypto = crate::crypto::RingCrypto::new();
+        for list in rustls_pki_types::CertificateRevocationListDer::pem_slice_iter(pem) {
+            let list = list.map_err(|error| unreadable(&format_args!("revocation list: {error}")))?;
+            self.revoked.add(&list, &self.trust, crypto.verifiers()).map_err(|error| unreadable(&error))?;
+        }
+        Ok(self)
+    }
+
+    #[cfg(feature = "crl")]
+    pub(crate) fn revoked(&self) -> &crate::crl::Revoked {
+        &self.revoked
     }
 
     /// When our certificate ends, in seconds since 1970.
@@ -105,6 +134,16 @@ impl Credentials {
     /// When our certificate begins, in seconds since 1970.
     pub fn not_before(&self) -> Option<u64> {
         self.validity().map(|(begin, _)| begin)
+    }
+
+    /// Whether our certificate names the first of the authorities as its issuer: while authorities change, that is the
+    /// one that signs.
+    #[cfg(feature = "enrol")]
+    pub fn is_by_first_authority(&self) -> bool {
+        let (Some(leaf), Some(first)) = (self.chain.first(), self.trust.first()) else { return false };
+        let (leaf, first) = (CertificateDer::from(leaf.as_slice()), CertificateDer::from(first.as_slice()));
+        let (leaf, first) = (EndEntityCert::try_from(&leaf), anchor_from_trusted_cert(&first));
+        leaf.is_ok_and(|leaf| first.is_ok_and(|first| leaf.issuer() == first.subject.as_ref()))
     }
 
     fn validity(&self) -> Option<(u64, u64)> {

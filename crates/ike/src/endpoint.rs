@@ -85,9 +85,13 @@ impl Endpoint {
     }
 
     /// Replaces the configuration, for example with a renewed certificate. What is established lives on; what is made
-    /// from now on uses it.
-    pub fn set_config(&mut self, _now: Now, config: Config) {
+    /// from now on uses it. But whoever is revoked by it is let go.
+    pub fn set_config(&mut self, now: Now, config: Config) {
         self.config = Arc::new(config);
+        #[cfg(feature = "crl")]
+        self.recheck_certificates(now);
+        #[cfg(not(feature = "crl"))]
+        let _ = now;
     }
 
     /// Replaces the set of peers. New ones are called at once, vanished ones are told goodbye, changed traffic selectors

@@ -66,14 +66,38 @@ pub(crate) enum Failure {
 /// What is wrong with the peer's proof of identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateFailure {
-    Missing { of: String },
-    Expired { of: String, at: u64 },
-    NotYetValid { of: String, from: u64 },
-    OtherAuthority { of: String },
-    OtherName { expected: String, presented: String },
-    NotAName { name: String },
-    BadSignature { of: String },
-    Other { of: String, error: webpki::Error },
+    Missing {
+        of: String,
+    },
+    Expired {
+        of: String,
+        at: u64,
+    },
+    NotYetValid {
+        of: String,
+        from: u64,
+    },
+    OtherAuthority {
+        of: String,
+    },
+    #[cfg(feature = "crl")]
+    Revoked {
+        of: String,
+    },
+    OtherName {
+        expected: String,
+        presented: String,
+    },
+    NotAName {
+        name: String,
+    },
+    BadSignature {
+        of: String,
+    },
+    Other {
+        of: String,
+        error: webpki::Error,
+    },
 }
 
 impl From<CryptoError> for Failure {
@@ -132,6 +156,8 @@ impl fmt::Display for CertificateFailure {
                 write!(f, "certificate of {of} is not valid before {}; is the clock right?", Utc(*from))
             }
             Self::OtherAuthority { of } => write!(f, "certificate of {of} is signed by another CA"),
+            #[cfg(feature = "crl")]
+            Self::Revoked { of } => write!(f, "certificate of {of} was revoked"),
             Self::OtherName { expected, presented } => {
                 write!(f, "certificate is for {presented}, expected {expected}")
             }

@@ -27,10 +27,17 @@ impl Endpoint {
     pub(crate) fn drop_expired(&mut self, now: Now, id: PeerId) {
         let Some(key) = self.directory.get(id).and_then(|entry| entry.current) else { return };
         let Some(sa) = self.sas.get(&key) else { return };
-        if sa.until > now.wall.seconds() {
+        #[cfg(feature = "crl")]
+        let lost = self.has_lost_trust(sa);
+        #[cfg(not(feature = "crl"))]
+        let lost = false;
+        if sa.until > now.wall.seconds() && !lost {
             return;
         }
-        let failure = CertificateFailure::Expired { of: sa.peer_name(), at: sa.until };
+        let failure = match lost {
+            true => CertificateFailure::OtherAuthority { of: sa.peer_name() },
+            false => CertificateFailure::Expired { of: sa.peer_name(), at: sa.until },
+        };
         self.on_down(now, key, &Failure::Certificate(failure));
         self.with_sa(now, key, IkeSa::close);
     }

@@ -81,7 +81,7 @@ pub(crate) fn answer(sa: &mut IkeSa, ctx: &mut Ctx<'_>, datagram: Datagram<'_>, 
     match identify(sa, ctx, &half_open, &payloads) {
         Ok((peer, proof)) => {
             ctx.learn(proof.wall);
-            sa.until = proof.until;
+            sa.take_proof(proof);
             sa.peer = Some(peer);
             let chain = welcome(sa, ctx, &half_open, &payloads);
             sa.send_response(ctx, &datagram, tag, &chain);
@@ -225,7 +225,7 @@ pub(crate) fn on_response(sa: &mut IkeSa, ctx: &mut Ctx<'_>, payloads: Result<Pa
     match authenticate(sa, ctx, &peer, &state, &payloads) {
         Ok(proof) => {
             ctx.learn(proof.wall);
-            sa.until = proof.until;
+            sa.take_proof(proof);
         }
         Err(failure) => {
             // RFC 7296 section 2.21.2: the responder, which takes the IKE SA for established, is told.

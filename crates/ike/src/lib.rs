@@ -18,11 +18,15 @@ mod connect;
 mod cookie;
 mod create_child;
 mod credentials;
+#[cfg(feature = "crl")]
+mod crl;
 mod crypto;
 mod ctx;
 mod der;
 mod dispatch;
 mod endpoint;
+#[cfg(feature = "enrol")]
+mod enrol;
 mod error;
 mod event;
 mod exchange;
@@ -52,6 +56,8 @@ pub use config::{Config, Now, Peer, PeerId, Retransmit, Timers, Wall};
 pub use credentials::{CredentialError, Credentials};
 pub use crypto::{Aead, Crypto, CryptoError, Group, Prf, PrivateValue, RingCrypto};
 pub use endpoint::Endpoint;
+#[cfg(feature = "enrol")]
+pub use enrol::{certificate_request, new_key, sha256};
 pub use error::Utc;
 pub use event::{Child, EspSuite, Established, Event, LastError, PeerState, PeerStatus, Role, Transmit};
 pub use proposal::IkeSuite;

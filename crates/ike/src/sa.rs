@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Proof;
 use crate::child::{ChildSa, ChildState};
 use crate::child_rekey::ChildRequest;
 use crate::config::{Peer, PeerId, Timers};
@@ -106,6 +107,9 @@ pub(crate) struct IkeSa {
     pub(crate) supersedes: Vec<u64>,
     /// The end of the certificate by which the peer is authenticated, in seconds since 1970.
     pub(crate) until: u64,
+    /// That certificate.
+    #[cfg(feature = "crl")]
+    pub(crate) certificate: Option<crate::crl::Which>,
 }
 
 impl IkeSa {
@@ -148,6 +152,8 @@ impl IkeSa {
             confirmed: role == Role::Initiator,
             supersedes: Vec::new(),
             until: 0,
+            #[cfg(feature = "crl")]
+            certificate: None,
         }
     }
 
@@ -167,6 +173,8 @@ impl IkeSa {
         heir.born = self.born;
         heir.established = self.established;
         heir.until = self.until;
+        #[cfg(feature = "crl")]
+        heir.certificate.clone_from(&self.certificate);
         heir.provisional = true;
         heir.confirmed = self.confirmed;
         heir.asks = self.asks;
@@ -181,6 +189,15 @@ impl IkeSa {
         self.established = Some(Milestone { serial: ctx.serial(), at: now });
         self.last_inbound = now;
         self.rekey_at = lifetime(ctx, self.timers(ctx).ike_rekey);
+    }
+
+    /// The peer is who it says.
+    pub(crate) fn take_proof(&mut self, proof: Proof) {
+        self.until = proof.until;
+        #[cfg(feature = "crl")]
+        {
+            self.certificate = proof.certificate;
+        }
     }
 
     pub(crate) fn peer_id(&self) -> Option<PeerId> {

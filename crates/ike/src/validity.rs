@@ -1,11 +1,11 @@
 //! When a certificate is valid (RFC 5280 section 4.1.2.5).
 
-const INTEGER: u8 = 0x02;
+pub(crate) const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `[0] EXPLICIT Version`, absent in certificates of version 1.
-const VERSION: u8 = 0xa0;
+pub(crate) const VERSION: u8 = 0xa0;
 
 /// `notBefore` and `notAfter` of a certificate in DER, in seconds since 1970.
 pub(crate) fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
@@ -24,7 +24,7 @@ pub(crate) fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// The contents of the first element, if it has this tag, and what follows it.
-fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(crate) fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
@@ -40,7 +40,7 @@ fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 
 /// The first element as a time, and what follows it. RFC 5280 allows only the forms `YYMMDDHHMMSSZ` and
 /// `YYYYMMDDHHMMSSZ`.
-fn time(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(crate) fn time(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let utc = element(bytes, UTC_TIME);
     let (text, after) = utc.or_else(|| element(bytes, GENERALIZED_TIME))?;
     let (digits, zone) = text.split_at_checked(if utc.is_some() { 12 } else { 14 })?;

@@ -77,7 +77,15 @@ fn edge_iptables() {
             :SELVEDGE-REJECT - [0:0]
             -A SELVEDGE-FORWARD -j SELVEDGE-REJECT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
-            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE-NODE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -j DROP
             -A SELVEDGE-INPUT -p udp -m udp --dport 500 -j ACCEPT
             -A SELVEDGE-INPUT -p udp -m udp --dport 4500 -j ACCEPT
             -A SELVEDGE-INPUT -p esp -j ACCEPT
@@ -134,7 +142,14 @@ fn edge_ip6tables() {
             :SELVEDGE-REJECT - [0:0]
             -A SELVEDGE-FORWARD -j SELVEDGE-REJECT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 src -j ACCEPT
-            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE6 src -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE6 dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE6 dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -j DROP
             -A SELVEDGE-INPUT -p udp -m udp --dport 500 -j ACCEPT
             -A SELVEDGE-INPUT -p udp -m udp --dport 4500 -j ACCEPT
             -A SELVEDGE-INPUT -p esp -j ACCEPT
@@ -187,7 +202,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-ba79115604920482 {
+        	chain digest-536db2b5e4e0dfe7 {
         	}
         	set local {
         		type ipv4_addr
@@ -297,8 +312,23 @@ fn edge_nft() {
         		jump refused
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
-        		ip daddr @local meta mark set meta mark | 0x20000000 accept
-        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote-node ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @tunnel6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @tunnel6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel counter drop
+        		ip6 saddr @tunnel6 counter drop
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -332,20 +362,31 @@ fn a_gateways_network_is_let_through_to_and_from_peers_only() {
     let ruleset = Plan::new(&config(GATEWAY), &gateway_facts()).ruleset;
     let text = nft::replace(&ruleset);
     let chain = text.split("chain forwarded {").nth(1).unwrap().split('}').next().unwrap();
-    let accepted: Vec<&str> = chain.lines().filter(|l| l.ends_with(" accept")).map(str::trim).collect();
+    let rules: Vec<&str> = chain.lines().map(str::trim).filter(|l| l.starts_with("ip ")).collect();
     let expected = [
         "ip saddr @offered ip daddr @remote meta mark set meta mark | 0x20000000 accept",
         "ip saddr @remote ip daddr @offered meta mark set meta mark | 0x20000000 accept",
+        "ip daddr @remote ct state established,related meta mark set meta mark | 0x20000000 accept",
+        "ip daddr @remote ct status dnat meta mark set meta mark | 0x20000000 accept",
+        "ip saddr @tunnel ct state established,related meta mark set meta mark | 0x20000000 accept",
+        "ip saddr @tunnel ct status dnat meta mark set meta mark | 0x20000000 accept",
+        "ip saddr @tunnel counter drop",
     ];
-    assert_eq!(accepted, expected);
+    assert_eq!(rules, expected);
     let text = iptables::update("", &iptables::tables(&ruleset, Family::V4)).unwrap();
     let filter = text.split("*filter").nth(1).unwrap();
-    let accepted: Vec<&str> = filter.lines().filter(|l| l.starts_with("-A SELVEDGE-FORWARD")).collect();
+    let rules: Vec<&str> =
+        filter.lines().filter_map(|l| l.strip_prefix("-A SELVEDGE-FORWARD -m set --match-set ")).collect();
     let expected = [
-        "-A SELVEDGE-FORWARD -m set --match-set SELVEDGE-OFFERED src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT",
-        "-A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-OFFERED dst -j ACCEPT",
+        "SELVEDGE-OFFERED src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT",
+        "SELVEDGE-REMOTE src -m set --match-set SELVEDGE-OFFERED dst -j ACCEPT",
+        "SELVEDGE-REMOTE dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "SELVEDGE-REMOTE dst -m conntrack --ctstate DNAT -j ACCEPT",
+        "SELVEDGE-TUNNEL src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "SELVEDGE-TUNNEL src -m conntrack --ctstate DNAT -j ACCEPT",
+        "SELVEDGE-TUNNEL src -j DROP",
     ];
-    assert_eq!(accepted, expected);
+    assert_eq!(rules, expected);
 }
 
 #[test]
@@ -383,11 +424,20 @@ fn connector_iptables() {
             *filter
             :SELVEDGE-FORWARD - [0:0]
             :SELVEDGE-INPUT - [0:0]
-            -A SELVEDGE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
-            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
-            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -j ACCEPT
-            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE-NODE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL-NODE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL-NODE src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL-NODE dst -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE dst -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate DNAT -j ACCEPT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -j DROP
             -A SELVEDGE-INPUT -p udp -m udp --dport 500 -j ACCEPT
             -A SELVEDGE-INPUT -p udp -m udp --dport 4500 -j ACCEPT
             -A SELVEDGE-INPUT -p esp -j ACCEPT
@@ -404,7 +454,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-7ef8727a527c999e {
+        	chain digest-5c61567d1f4066dc {
         	}
         	set local {
         		type ipv4_addr
@@ -469,15 +519,30 @@ fn connector_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		ct state established,related meta mark set meta mark | 0x20000000 accept
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
-        		ip daddr @local meta mark set meta mark | 0x20000000 accept
-        		ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
-        		ip saddr @remote meta mark set meta mark | 0x20000000 accept
-        		ip6 saddr @remote6 meta mark set meta mark | 0x20000000 accept
-        		ip daddr @remote meta mark set meta mark | 0x20000000 accept
-        		ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 ip6 daddr @local6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote-node ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip saddr @local-node ip daddr @local meta mark set meta mark | 0x20000000 accept
+        		ip saddr @local-node ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote ip daddr @remote meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @remote6 ip6 daddr @remote6 meta mark set meta mark | 0x20000000 accept
+        		ip saddr @remote ip daddr @local-node meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip daddr @local ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @local6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip daddr @remote ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 daddr @remote6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @tunnel6 ct state established,related meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip6 saddr @tunnel6 ct status dnat meta mark set meta mark | 0x20000000 accept
+        		ip saddr @tunnel counter drop
+        		ip6 saddr @tunnel6 counter drop
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -623,7 +688,7 @@ fn names_cannot_break_out_of_a_comment() {
 #[test]
 fn the_kernel_datapath_leaves_spoofing_to_policies() {
     let kernel = Plan::new(&config(EDGE), &edge_facts(Datapath::Kernel)).ruleset;
-    assert!(!nft::replace(&kernel).contains("drop"));
+    assert!(!nft::replace(&kernel).contains("chain arriving"));
     assert!(nft::replace(&edge()).contains("iifname != \"selvedge0\" ip saddr @tunnel counter drop"));
 }
 

@@ -81,6 +81,11 @@ impl Edge {
         let program = if backend == "nft" { "iptables-nft" } else { program(backend) };
         node.feed(&format!("{program}-restore --noflush"), foreign);
         load(&node, &plan, backend);
+        if backend != "nft" {
+            for family in [program.to_owned(), program.replace("ip", "ip6")] {
+                node.run(&format!("{family} -P FORWARD DROP"));
+            }
+        }
 
         let servers = [
             (&a, "tcp", "a", "0.0.0.0:8080"),
@@ -183,17 +188,30 @@ fn edge_traffic(backend: &str) {
         }
     }
 
+    let counters = |chain: &str, (table, old_chain): (&str, &str)| match backend {
+        "nft" => node.run(&format!("nft list chain inet selvedge {chain}")),
+        _ => node.run(&format!("{} -t {table} -nvxL {old_chain}", program(backend))),
+    };
+    let one_dropped = |text: &str| {
+        let dropped = |line: &&str| line.contains("packets 1 ") || line.split_whitespace().next() == Some("1");
+        assert_eq!(
+            text.lines().filter(dropped).filter(|line| line.to_lowercase().contains("drop")).count(),
+            1,
+            "{text}"
+        );
+    };
     // The world pretends to be the peer.
     send_from(world, "10.234.2.66", "10.234.1.5:9");
-    let dropped = if backend == "nft" {
-        node.run("nft list chain inet selvedge arriving")
-    } else {
-        node.run(&format!("{} -t raw -nvxL SELVEDGE-PREROUTING", program(backend)))
-    };
-    assert!(
-        dropped.contains("packets 1 ") || dropped.lines().any(|l| l.split_whitespace().next() == Some("1")),
-        "{dropped}"
-    );
+    one_dropped(&counters("arriving", ("raw", "SELVEDGE-PREROUTING")));
+    // The peer takes this node for a router.
+    send_from(peer, "10.234.2.5", "192.168.11.1:9");
+    one_dropped(&counters("forwarded", ("filter", "SELVEDGE-FORWARD")));
+    // The world calls a pod: whether it may is for others to say.
+    if backend != "nft" {
+        send_from(world, "192.168.11.1", "10.234.1.5:9");
+        let text = node.run(&format!("{} -nvxL FORWARD", program(backend)));
+        assert!(text.contains("policy DROP 1 packets"), "{text}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[cfg(feature = "api")]
+use crate::options::{SourceKind, without_slash};
 use crate::{Error, Options, Result};
 
 /// What a person asked for.
@@ -28,6 +30,14 @@ pub enum Command {
     Clean(Options),
     /// Read a configuration and say what is wrong with it.
     Check(PathBuf),
+    /// Ask the operator for a certificate.
+    #[cfg(feature = "api")]
+    Enroll {
+        /// Where the program runs, or will.
+        options: Options,
+        /// The one-time token, or `-` for one on standard input.
+        token: String,
+    },
     /// The process that keeps sockets and user-space tunnels while the program restarts.
     Keeper(Vec<OsString>),
     /// Print this text and stop.
@@ -59,11 +69,17 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "--version" | "-V" => return Ok(Command::Print(format!("{} {}\n", program.name, program.version))),
         "keeper" => return Ok(Command::Keeper(args.collect())),
         "run" | "status" | "doctor" | "clean" | "check" => {}
+        #[cfg(feature = "api")]
+        "enroll" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
     }
+    #[cfg(feature = "api")]
+    let mut token: Option<String> = None;
     let mut options = Options::new(program.folder, program.cni_dir);
+    #[cfg(feature = "api")]
+    options.read_environment(|name| std::env::var(name).ok())?;
     let mut json = false;
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
@@ -84,7 +100,29 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             }
             Long("no-landlock") if verb == "run" => options.landlock = false,
             Long("metered") if verb == "run" => options.metered = true,
+            #[cfg(feature = "api")]
+            Long("source") => {
+                let word = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                options.source.kind = SourceKind::parse(&word)?;
+            }
+            #[cfg(feature = "api")]
+            Long("server") => {
+                let url = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                options.source.server = Some(without_slash(url));
+            }
+            #[cfg(feature = "api")]
+            Long("token-file") => options.source.token_file = Some(parser.value().map_err(wrong)?.into()),
+            #[cfg(feature = "api")]
+            Long("ca-file") => options.source.ca_file = Some(parser.value().map_err(wrong)?.into()),
+            #[cfg(feature = "api")]
+            Long("node") => options.source.node = Some(parser.value().and_then(|v| v.string()).map_err(wrong)?),
+            #[cfg(feature = "api")]
+            Long("namespace") => {
+                options.source.namespace = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+            }
             Long("json") if verb == "status" || verb == "doctor" => json = true,
+            #[cfg(feature = "api")]
+            Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
@@ -94,9 +132,33 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "status" => Command::Status { options, json },
         "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
+        #[cfg(feature = "api")]
+        "enroll" => match token {
+            Some(token) => Command::Enroll { options, token },
+            None => return Err(Error::new(format!("enroll: needs a token; {} --help shows how", program.name))),
+        },
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
+
+#[cfg(feature = "api")]
+const ENROLL_HELP: &str =
+    "  enroll TOKEN       make a key on this device and ask the operator for a certificate, by a one-time token
+                     (- reads it from standard input); then `run --source operator`
+";
+
+#[cfg(feature = "api")]
+const SOURCE_HELP: &str =
+    "  --source KIND      who delivers the configuration: file [default], kubeedge, superedge, openyurt, kubernetes,
+                     operator, or auto: whichever of these Kubernetes APIs is there. Services are read there too
+                     if the configuration says so; with `file`, from the API that auto would choose
+  --server URL       where that is, if not where it always is
+  --token-file FILE  bearer token for it, read for every request [that of the pod's ServiceAccount]
+  --ca-file FILE     certificate authorities of the server, PEM [those of the pod's ServiceAccount]
+  --node NAME        Kubernetes name of this node [the host's name]
+  --namespace NAME   where ConfigMap and Secret of this node are [selvedge]
+                     These six are also read from the environment: SELVEDGE_SOURCE, SELVEDGE_TOKEN_FILE, ...
+";
 
 fn help(program: &Program) -> String {
     let defaults = Options::new(program.folder, program.cni_dir);
@@ -104,12 +166,16 @@ fn help(program: &Program) -> String {
         Some(dir) => format!("  --cni-dir DIR      where CNI networks are read [{}]\n", dir.display()),
         None => String::new(),
     };
+    #[cfg(feature = "api")]
+    let cni = cni + SOURCE_HELP;
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"
     } else {
         ""
     };
+    #[cfg(feature = "api")]
+    let doctor = doctor.to_owned() + ENROLL_HELP;
     format!(
         "{name} {version}: {summary}
 

@@ -11,6 +11,7 @@ use selvedge_tunnel::{Now, Wall};
 use crate::{Error, Result};
 
 /// The steady clock, and the calendar as well as it is known.
+#[cfg_attr(feature = "api", derive(Debug))]
 pub(crate) struct Clock {
     origin: Instant,
     known: Known,
@@ -90,6 +91,7 @@ const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
 const RELEASED: u64 = 1_793_491_200;
 
 /// How late it must be.
+#[cfg_attr(feature = "api", derive(Debug))]
 struct Known {
     /// Seconds since 1970 that had passed when the steady clock was zero.
     floor: u64,

@@ -34,6 +34,8 @@ use crate::error::Context as _;
 
 pub use error::{Error, Result};
 pub use options::Options;
+#[cfg(feature = "api")]
+pub use options::{Source, SourceKind};
 
 /// The whole program: reads the command line, does what it says, prints the chain of causes once if that fails.
 pub fn main(program: &Program) -> ExitCode {
@@ -68,6 +70,9 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             network_admin()?;
             clean::clean(&options)
         }
+        #[cfg(feature = "api")]
+        Command::Enroll { options, token } => source::enrolment::enrol(&options, &token)
+            .and_then(|name| print(&format!("enrolled as {name}; `run --source operator` does the rest\n"))),
         Command::Check(path) => check(&path),
         Command::Keeper(args) => {
             let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;

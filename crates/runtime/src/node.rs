@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use selvedge_linux::{Family, file};
 use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Peer, Role, Via};
+#[cfg(feature = "api")]
+use selvedge_model::{ServiceMode, ServiceSource};
 use selvedge_plan::firewall::Ruleset;
 use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
@@ -19,6 +21,8 @@ use crate::firewall::{Firewall, Tools};
 use crate::kernel::Kernel;
 use crate::source::{self, Loaded};
 use crate::{Error, Options, Result};
+#[cfg(feature = "api")]
+use crate::{options::SourceKind, source::desk::Desk};
 
 /// Pause after a step failed; it doubles up to the cap.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -27,8 +31,20 @@ const RETRY_CAP: Duration = Duration::from_secs(30);
 /// How often others' changes to the firewall are looked for; nobody tells of them.
 const REASSERT: Duration = Duration::from_secs(60);
 
+/// Changes of Services come together: those of one kind after those of the other.
+#[cfg(feature = "api")]
+const VIEW_SETTLE: Duration = Duration::from_millis(200);
+
+/// How often changed Services are applied, and how often they are kept.
+#[cfg(feature = "api")]
+const VIEW_PAUSE: Duration = Duration::from_secs(1);
+#[cfg(feature = "api")]
+const KEEP_PAUSE: Duration = Duration::from_secs(60 * 60);
+
 pub(crate) struct Node {
     pub(crate) options: Options,
+    #[cfg(feature = "api")]
+    pub(crate) desk: Desk,
     program: PathBuf,
     /// What this program may still do, in words.
     pub(crate) confinement: String,
@@ -64,11 +80,23 @@ pub(crate) struct Node {
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
+    /// When to look at Services again, and when they were looked at last.
+    #[cfg(feature = "api")]
+    view_at: Option<Duration>,
+    #[cfg(feature = "api")]
+    viewed_at: Duration,
+    /// When to keep them, and when they were kept last.
+    #[cfg(feature = "api")]
+    keep_at: Option<Duration>,
+    #[cfg(feature = "api")]
+    kept_at: Option<Duration>,
 }
 
 impl Node {
     pub(crate) fn new(options: Options, program: PathBuf, confinement: String) -> Result<Self> {
         Ok(Node {
+            #[cfg(feature = "api")]
+            desk: source::start(&options)?,
             options,
             program,
             confinement,
@@ -95,6 +123,14 @@ impl Node {
             dirty: false,
             retry: RETRY_FIRST,
             apply_at: None,
+            #[cfg(feature = "api")]
+            view_at: None,
+            #[cfg(feature = "api")]
+            viewed_at: Duration::ZERO,
+            #[cfg(feature = "api")]
+            keep_at: None,
+            #[cfg(feature = "api")]
+            kept_at: None,
         })
     }
 
@@ -142,7 +178,14 @@ impl Node {
 
     /// Reads configuration and credentials. What cannot be used is refused and changes nothing.
     pub(crate) fn load(&mut self, now: Now) {
-        match source::delivered(&self.options) {
+        #[cfg(not(feature = "api"))]
+        let delivered = source::delivered(&self.options);
+        #[cfg(feature = "api")]
+        let delivered = match self.options.source.kind {
+            SourceKind::File => source::delivered(&self.options),
+            _ => self.desk.delivered(),
+        };
+        match delivered {
             Ok(loaded) => self.take(now, loaded),
             Err(error) => {
                 let text = error.to_string();
@@ -157,6 +200,44 @@ impl Node {
                     }
                 }
             }
+        }
+    }
+
+    /// Something lies on the desk. Whatever changes among Services is applied once a second at most.
+    #[cfg(feature = "api")]
+    pub(crate) fn handle_desk(&mut self, now: Now) {
+        if self.desk.take_view_news() && self.view_at.is_none() {
+            self.view_at = Some((now.mono + VIEW_SETTLE).max(self.viewed_at + VIEW_PAUSE));
+        }
+    }
+
+    /// Brings the Services of the configuration in force to what the API says.
+    #[cfg(feature = "api")]
+    fn take_services(&mut self, now: Now) {
+        self.view_at = None;
+        self.viewed_at = now.mono;
+        let Some(loaded) = &mut self.loaded else { return };
+        if !wants_services(&loaded.config) {
+            return;
+        }
+        let services = &mut loaded.config.services;
+        let Some(list) = self.desk.services(&services.cidrs) else { return };
+        if services.list != list {
+            log::debug!("{} Services", list.len());
+            services.list = list;
+            self.dirty = true;
+            self.keep_at = self.keep_at.or(Some(self.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono)));
+        }
+    }
+
+    /// Keeps the Services for a boot without the cloud. They change more often than flash should be written.
+    #[cfg(feature = "api")]
+    fn keep_services(&mut self, now: Now) {
+        self.keep_at = None;
+        self.kept_at = Some(now.mono);
+        let text = self.desk.view(|view| view.keep());
+        if let Err(error) = file::write(self.options.state_dir.join(source::SERVICES), &text, 0o600) {
+            log::warn!("keep the Services: {error}");
         }
     }
 
@@ -193,6 +274,15 @@ impl Node {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Now) {
+        #[cfg(feature = "api")]
+        {
+            if self.view_at.is_some_and(|at| at <= now.mono) {
+                self.take_services(now);
+            }
+            if self.keep_at.is_some_and(|at| at <= now.mono) {
+                self.keep_services(now);
+            }
+        }
         if let Some(tunnels) = &mut self.tunnels {
             tunnels.handle_timeout(now);
         }
@@ -210,7 +300,10 @@ impl Node {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at).min()
+        let due = self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at);
+        #[cfg(feature = "api")]
+        let due = due.chain(self.view_at).chain(self.keep_at);
+        due.min()
     }
 
     /// Looks whether certificates have ended.
@@ -247,6 +340,20 @@ impl Node {
         self.problems = problems;
     }
 
+    /// Whether the configuration leaves it to this node to read Services.
+    #[cfg(feature = "api")]
+    pub(crate) fn reads_services(&self) -> bool {
+        self.config().is_some_and(wants_services)
+    }
+
+    /// What is to be written before the program ends.
+    #[cfg(feature = "api")]
+    pub(crate) fn put_away(&mut self, now: Now) {
+        if self.keep_at.is_some() {
+            self.keep_services(now);
+        }
+    }
+
     /// Ends the tunnels in good order, so that the peers know.
     pub(crate) fn shutdown(&mut self, now: Now) {
         if let Some(tunnels) = self.tunnels.take() {
@@ -257,6 +364,10 @@ impl Node {
     fn take(&mut self, now: Now, loaded: Loaded) {
         if self.config_error.take().is_some() {
             log::info!("the configuration is good again");
+        }
+        #[cfg(feature = "api")]
+        if let Some(old) = self.loaded.as_mut().filter(|old| old.same_as(&loaded)) {
+            old.source = loaded.source;
         }
         if self.loaded.as_ref().is_some_and(|l| l.same_as(&loaded) && l.source == loaded.source) {
             return;
@@ -272,6 +383,18 @@ impl Node {
 
     fn put_in_force(&mut self, now: Now, mut loaded: Loaded) {
         loaded.config.metered |= self.options.metered;
+        #[cfg(feature = "api")]
+        {
+            let wanted = wants_services(&loaded.config);
+            let services = &mut loaded.config.services;
+            self.desk.set_metered(loaded.config.metered);
+            if let Err(error) = self.desk.want_services(wanted, &self.options) {
+                log::error!("Services are not read: {error}");
+            }
+            if wanted {
+                services.list = self.desk.services(&services.cidrs).unwrap_or_default();
+            }
+        }
         let config = &loaded.config;
         log::info!(
             "configuration generation {} in force: {} with {} peers",
@@ -389,6 +512,11 @@ impl Node {
         self.datapath = Some((mode, why));
         Ok(mode)
     }
+}
+
+#[cfg(feature = "api")]
+fn wants_services(config: &NodeConfig) -> bool {
+    config.services.source == ServiceSource::Api && config.services.mode != ServiceMode::Off
 }
 
 /// A port that is not ours, in words.

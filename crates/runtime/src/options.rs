@@ -1,5 +1,8 @@
 use std::path::PathBuf;
 
+#[cfg(feature = "api")]
+use crate::{Result, error::Context as _};
+
 /// Where a program finds its input and keeps its things.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -19,6 +22,68 @@ pub struct Options {
     pub landlock: bool,
     /// Every byte costs money here, whatever the configuration says.
     pub metered: bool,
+    /// Who delivers the configuration.
+    #[cfg(feature = "api")]
+    pub source: Source,
+}
+
+/// Who delivers the configuration, and where Services are read if the configuration leaves them to the node.
+#[cfg(feature = "api")]
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What speaks there.
+    pub kind: SourceKind,
+    /// Its URL, if it is not where it always is.
+    pub server: Option<String>,
+    /// Bearer token, read for every request.
+    pub token_file: Option<PathBuf>,
+    /// Certificate authorities of the server, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Kubernetes name of this node; the host's name if it is not given.
+    pub node: Option<String>,
+    /// Where ConfigMap and Secret of this node are.
+    pub namespace: String,
+}
+
+/// Who delivers the configuration.
+#[cfg(feature = "api")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Files; Services are read from whatever API is there.
+    File,
+    /// Whatever API is there.
+    Auto,
+    /// MetaServer of KubeEdge's edgecore.
+    KubeEdge,
+    /// lite-apiserver of SuperEdge.
+    SuperEdge,
+    /// yurthub of OpenYurt.
+    OpenYurt,
+    /// An ordinary API server.
+    Kubernetes,
+    /// The operator itself.
+    Operator,
+}
+
+#[cfg(feature = "api")]
+impl SourceKind {
+    const WORDS: [(&str, SourceKind); 7] = [
+        ("auto", SourceKind::Auto),
+        ("file", SourceKind::File),
+        ("kubeedge", SourceKind::KubeEdge),
+        ("superedge", SourceKind::SuperEdge),
+        ("openyurt", SourceKind::OpenYurt),
+        ("kubernetes", SourceKind::Kubernetes),
+        ("operator", SourceKind::Operator),
+    ];
+
+    pub(crate) fn parse(word: &str) -> Result<Self> {
+        let found = Self::WORDS.iter().find(|(known, _)| *known == word);
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let known: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+            crate::Error::new(format!("--source: \"{word}\" is none of {}", known.join(", ")))
+        })
+    }
 }
 
 impl Options {
@@ -33,10 +98,42 @@ impl Options {
             user: None,
             landlock: true,
             metered: false,
+            #[cfg(feature = "api")]
+            source: Source {
+                kind: SourceKind::File,
+                server: None,
+                token_file: None,
+                ca_file: None,
+                node: None,
+                namespace: "selvedge".to_owned(),
+            },
         }
+    }
+
+    /// What the environment says, as a DaemonSet sets it. Empty means not set: KubeEdge sets variables of its own so.
+    #[cfg(feature = "api")]
+    pub(crate) fn read_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let source = &mut self.source;
+        if let Some(word) = given("SELVEDGE_SOURCE") {
+            source.kind = SourceKind::parse(&word).context(|| "SELVEDGE_SOURCE".to_owned())?;
+        }
+        source.server = given("SELVEDGE_SERVER").map(without_slash);
+        source.token_file = given("SELVEDGE_TOKEN_FILE").map(PathBuf::from);
+        source.ca_file = given("SELVEDGE_CA_FILE").map(PathBuf::from);
+        source.node = given("SELVEDGE_NODE");
+        source.namespace = given("SELVEDGE_NAMESPACE").unwrap_or_else(|| source.namespace.clone());
+        Ok(())
     }
 
     pub(crate) fn status_socket(&self) -> PathBuf {
         self.run_dir.join("status.sock")
     }
+}
+
+/// Paths are put behind it that begin with one.
+#[cfg(feature = "api")]
+pub(crate) fn without_slash(mut url: String) -> String {
+    url.truncate(url.trim_end_matches('/').len());
+    url
 }

@@ -93,7 +93,19 @@ fn hand_over(options: &Options, user: &User) -> Result<()> {
     note(folder_of(&options.config).map_or(Ok(()), |folder| user.share(&folder, Right::Read)));
     note(user.share(&options.config, Right::Read));
     note(user.share_all(&options.credentials));
+    #[cfg(feature = "api")]
+    for file in [&options.source.token_file, &options.source.ca_file].into_iter().flatten() {
+        note(user.share(file, Right::Read));
+    }
     Ok(())
+}
+
+/// Folders in which tokens and authorities are replaced.
+#[cfg(feature = "api")]
+fn secrets(options: &Options) -> impl Iterator<Item = PathBuf> {
+    let given = [&options.source.token_file, &options.source.ca_file].into_iter().flatten();
+    let account = PathBuf::from(crate::source::target::ACCOUNT);
+    given.filter_map(|file| folder_of(file)).chain([account]).filter(|folder| folder.is_dir())
 }
 
 fn restrict(options: &Options, program: &Path, own_dirs: &[&Path]) -> Result<Option<u32>> {
@@ -105,6 +117,8 @@ fn restrict(options: &Options, program: &Path, own_dirs: &[&Path]) -> Result<Opt
     // Folders that are replaced as a whole are found again only below one that stays.
     readable.extend(folder_of(&options.config).and_then(|folder| stays(&folder)));
     readable.extend(std::path::absolute(&options.credentials).ok().and_then(|folder| stays(&folder)));
+    #[cfg(feature = "api")]
+    readable.extend(secrets(options));
     let rules = readable.iter().map(|path| (path.as_path(), Access::Read));
     let rules = rules.chain(own_dirs.iter().map(|dir| (*dir, Access::Write)));
     let rules = rules.chain(sysctl::FOLDERS.map(|folder| (Path::new(folder), Access::Write)));

@@ -22,6 +22,8 @@ use crate::node::Node;
 use crate::source;
 use crate::summary::summary;
 use crate::{Error, Options, Result, privilege};
+#[cfg(feature = "api")]
+use crate::{options::SourceKind, source::desk::Desk};
 
 /// Files of one delivery arrive one after another.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -82,9 +84,12 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
     loop {
         let now = clock.now();
         if reload_at.is_some_and(|at| at <= now.mono) {
-            files = Files::watch(&node.options);
+            files = Files::watch(&node);
             node.load(now);
             reload_at = (node.config_error.is_some() || !files.complete).then_some(now.mono + RELOAD);
+            // What comes from elsewhere is told.
+            #[cfg(feature = "api")]
+            reload_at.take_if(|_| node.options.source.kind != SourceKind::File);
         }
         while let Some(wall) = node.poll_later() {
             clock.learn(wall);
@@ -126,6 +131,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
                 if files.drain() {
                     reload_at = Some(now.mono + SETTLE);
                 }
+                #[cfg(feature = "api")]
+                node.handle_desk(now);
             }
             Input::Keeper => node.handle_keeper(now),
             Input::KernelIpsec => node.handle_kernel(now),
@@ -148,6 +155,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             Input::Timer => node.handle_timeout(now),
         }
     }
+    #[cfg(feature = "api")]
+    node.put_away(clock.now());
     let _ = fs::remove_file(node.options.status_socket());
     Ok(())
 }
@@ -217,15 +226,30 @@ async fn readable(fd: &Option<AsyncFd<OwnedFd>>) {
 struct Files {
     watches: Vec<(Watch, Option<AsyncFd<OwnedFd>>)>,
     complete: bool,
+    #[cfg(feature = "api")]
+    desk: Desk,
 }
 
 impl Files {
-    fn watch(options: &Options) -> Self {
+    fn watch(node: &Node) -> Self {
+        let options = &node.options;
         // Either the folder of credentials is swapped as a whole, or files within it.
-        let within = source::CREDENTIAL_FILES.iter().map(|name| options.credentials.join(name));
+        let within = source::CREDENTIAL_FILES.iter();
+        #[cfg(feature = "crl")]
+        let within = within.chain([&source::REVOKED]);
+        let within = within.map(|name| options.credentials.join(name));
         let places: Vec<PathBuf> =
             [options.config.clone(), options.credentials.clone()].into_iter().chain(within).collect();
-        let mut files = Files { watches: Vec::new(), complete: true };
+        let mut files = Files {
+            watches: Vec::new(),
+            complete: true,
+            #[cfg(feature = "api")]
+            desk: node.desk.clone(),
+        };
+        #[cfg(feature = "api")]
+        if options.source.kind != SourceKind::File {
+            return files;
+        }
         for place in places {
             match Watch::new(&place) {
                 Ok(watch) => {
@@ -244,11 +268,17 @@ impl Files {
 
     async fn changed(&self) {
         let mut waits: Vec<_> = self.watches.iter().map(|(_, fd)| Box::pin(readable(fd))).collect();
+        #[cfg(feature = "api")]
+        let mut news = std::pin::pin!(self.desk.news());
         std::future::poll_fn(|context| {
             for wait in &mut waits {
                 if wait.as_mut().poll(context).is_ready() {
                     return std::task::Poll::Ready(());
                 }
+            }
+            #[cfg(feature = "api")]
+            if news.as_mut().poll(context).is_ready() {
+                return std::task::Poll::Ready(());
             }
             std::task::Poll::Pending
         })
@@ -258,6 +288,9 @@ impl Files {
     /// True if anything has to be read again.
     fn drain(&mut self) -> bool {
         // All of them: each must be emptied to wake the loop again.
-        self.watches.iter_mut().map(|(watch, _)| watch.drain().unwrap_or(true)).fold(false, |any, one| any | one)
+        let watched = self.watches.iter_mut().map(|(watch, _)| watch.drain().unwrap_or(true));
+        #[cfg(feature = "api")]
+        let watched = watched.chain([self.desk.take_news()]);
+        watched.fold(false, |any, one| any | one)
     }
 }

@@ -1,9 +1,30 @@
-//! Where the configuration comes from: a file, and behind it the last good copy.
+//! Where the configuration comes from: a file or an API, and behind it the last good copy.
+
+#[cfg(feature = "api")]
+mod asker;
+#[cfg(feature = "api")]
+pub(crate) mod desk;
+#[cfg(feature = "api")]
+pub(crate) mod enrolment;
+#[cfg(feature = "api")]
+pub(crate) mod http;
+#[cfg(feature = "api")]
+mod operator;
+#[cfg(feature = "api")]
+mod owned;
+#[cfg(feature = "api")]
+mod services;
+#[cfg(feature = "api")]
+pub(crate) mod target;
+#[cfg(feature = "api")]
+mod tls;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+#[cfg(feature = "api")]
+use std::sync::Arc;
 
 use selvedge_linux::file;
 use selvedge_linux::user::User;
@@ -12,6 +33,8 @@ use selvedge_tunnel::Credentials;
 use zeroize::Zeroizing;
 
 use crate::error::Context as _;
+#[cfg(feature = "api")]
+use crate::options::SourceKind;
 use crate::{Error, Options, Result};
 
 /// A configuration that can be used, with what proves who this node is.
@@ -24,21 +47,40 @@ pub(crate) struct Loaded {
     pem: Option<Pem>,
 }
 
-/// The three files of a credentials folder.
+/// The three files of a credentials folder. Revocation lists follow the authorities.
 #[derive(PartialEq)]
-struct Pem {
-    ca: Vec<u8>,
-    chain: Vec<u8>,
-    key: Zeroizing<Vec<u8>>,
+#[cfg_attr(feature = "api", derive(Clone))]
+pub(crate) struct Pem {
+    pub(crate) ca: Vec<u8>,
+    pub(crate) chain: Vec<u8>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
 }
 
 /// In a folder of credentials.
 pub(crate) const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
-/// More than any certificate chain or key needs.
-const MAX_CREDENTIAL_BYTES: u64 = 256 << 10;
+/// Beside them if anything was revoked.
+#[cfg(feature = "crl")]
+pub(crate) const REVOKED: &str = "crl.pem";
+
+/// More than any certificate chain, key or revocation list needs.
+const MAX_CREDENTIAL_BYTES: u64 = 1 << 20;
 
 impl Loaded {
+    /// What an API delivered.
+    #[cfg(feature = "api")]
+    pub(crate) fn new(config: NodeConfig, text: String, pem: Option<Pem>, source: &'static str) -> Result<Loaded> {
+        let credentials = pem.as_ref().map(|pem| Credentials::from_pem(&pem.chain, &pem.key, &pem.ca));
+        let credentials = credentials.transpose().context(|| format!("credentials from {source}"))?;
+        Ok(Loaded { config, credentials, source, text, pem })
+    }
+
+    /// The same for the program that reads what was delivered, as text.
+    #[cfg(feature = "api")]
+    pub(crate) fn into_parts(self) -> (String, Option<Pem>) {
+        (self.text, self.pem)
+    }
+
     /// True if nothing that matters differs.
     pub(crate) fn same_as(&self, other: &Loaded) -> bool {
         self.text == other.text && self.pem == other.pem
@@ -60,6 +102,38 @@ impl Loaded {
     }
 }
 
+/// Starts the threads that read what is not in files; those for Services start when they are wanted.
+#[cfg(feature = "api")]
+pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
+    let kept = read_bounded(&options.state_dir.join(SERVICES), MAX_SERVICES_BYTES).unwrap_or_default();
+    let view = selvedge_edgeapi::read_kept(std::str::from_utf8(&kept).unwrap_or_default());
+    let desk = desk::Desk::new(view);
+    let options = Arc::new(options.clone());
+    match options.source.kind {
+        SourceKind::File => return Ok(desk),
+        SourceKind::Operator => return operator::start(&desk, &options).map(|()| desk),
+        _ => {}
+    }
+    if let Ok(loaded) = last_good(&options) {
+        let source = loaded.source;
+        let (text, pem) = loaded.into_parts();
+        desk.put_config(text, source);
+        if let Some(pem) = pem {
+            desk.put_credentials(pem);
+        }
+    }
+    owned::start(&desk, &options)?;
+    Ok(desk)
+}
+
+/// In the state folder: Services and EndpointSlices as they were known last.
+#[cfg(feature = "api")]
+pub(crate) const SERVICES: &str = "services";
+
+/// More than ten times what a thousand Services take.
+#[cfg(feature = "api")]
+const MAX_SERVICES_BYTES: u64 = 16 << 20;
+
 /// What the operator delivered.
 pub(crate) fn delivered(options: &Options) -> Result<Loaded> {
     load(&options.config, &options.credentials, "file")
@@ -80,6 +154,12 @@ pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
     Ok((config, text))
 }
 
+/// Whether the node has tunnels.
+#[cfg(feature = "api")]
+pub(crate) fn needs_credentials(config: &NodeConfig) -> bool {
+    config.peers.iter().any(|p| p.via == Via::Tunnel)
+}
+
 fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Result<Loaded> {
     let (config, text) = read_config(config_path)?;
     if !config.peers.iter().any(|p| p.via == Via::Tunnel) && !credentials_path.exists() {
@@ -88,6 +168,11 @@ fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Re
     let read = |name: &str| read_bounded(&credentials_path.join(name), MAX_CREDENTIAL_BYTES);
     let [ca, chain, key] = CREDENTIAL_FILES;
     let pem = Pem { ca: read(ca)?, chain: read(chain)?, key: Zeroizing::new(read(key)?) };
+    #[cfg(feature = "crl")]
+    let pem = match credentials_path.join(REVOKED).exists() {
+        true => Pem { ca: [pem.ca, read(REVOKED)?].concat(), ..pem },
+        false => pem,
+    };
     let credentials = Credentials::from_pem(&pem.chain, &pem.key, &pem.ca)
         .context(|| format!("credentials in {}", credentials_path.display()))?;
     Ok(Loaded { config, credentials: Some(credentials), source, text, pem: Some(pem) })
@@ -113,3 +198,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
 }
+
+#[cfg(test)]
+#[cfg(feature = "api")]
+mod tests;

@@ -22,6 +22,9 @@ pub struct Status {
     pub confinement: String,
     /// The configuration in force.
     pub config: ConfigStatus,
+    /// The API that is asked, if any is.
+    #[cfg(feature = "api")]
+    pub source: Option<SourceStatus>,
     /// What time it is.
     pub clock: ClockStatus,
     /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
@@ -46,10 +49,29 @@ pub struct Status {
 pub struct ConfigStatus {
     /// Generation in force.
     pub generation: u64,
-    /// `file` or `last good copy`.
+    /// `file`, the kind of the API, or `last good copy`.
     pub source: String,
-    /// Why the file's present content is not in force.
+    /// Why what is delivered now is not in force.
     pub error: Option<String>,
+}
+
+/// The API that delivers configuration, Services or both.
+#[cfg(feature = "api")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// It delivers the configuration, and not only Services.
+    pub configuration: bool,
+    /// `kubeedge`, `superedge`, `openyurt`, `kubernetes` or `operator`; empty as long as none was found.
+    pub kind: String,
+    /// Its URL.
+    pub server: String,
+    /// `online`: what it says comes from the cloud. `offline`: it was stored here. `unknown`: it cannot be told.
+    pub reach: String,
+    /// Seconds since it answered last; absent before it did.
+    #[serde(rename = "readSecondsAgo")]
+    pub read_seconds_ago: Option<u64>,
+    /// What cannot be read, and why.
+    pub errors: Vec<String>,
 }
 
 /// The calendar as the program goes by it.

@@ -5,6 +5,8 @@ use selvedge_tunnel::{Now, Wall};
 
 use crate::cli::Program;
 use crate::node::Node;
+#[cfg(feature = "api")]
+use crate::status::SourceStatus;
 use crate::status::{ClockStatus, ConfigStatus, Drops, PathStatus, PeerStatus, Refusal, Status};
 
 pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
@@ -21,6 +23,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
             source: node.config_source().to_owned(),
             error: node.config_error.clone(),
         },
+        #[cfg(feature = "api")]
+        source: source(node),
         clock: ClockStatus { time: now.wall.seconds(), set: matches!(now.wall, Wall::Is(_)) },
         ..Status::default()
     };
@@ -64,6 +68,33 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         }
     }
     status
+}
+
+#[cfg(feature = "api")]
+fn source(node: &Node) -> Option<SourceStatus> {
+    use crate::options::SourceKind;
+    use crate::source::desk::Reach;
+    let configuration = node.options.source.kind != SourceKind::File;
+    if !configuration && !node.reads_services() {
+        return None;
+    }
+    let mut health = node.desk.health();
+    if node.config().is_some_and(|config| !crate::source::needs_credentials(config)) {
+        health.errors.remove("Secret");
+    }
+    let reach = match health.reach {
+        Reach::Online => "online",
+        Reach::Offline => "offline",
+        Reach::Unknown => "unknown",
+    };
+    Some(SourceStatus {
+        configuration,
+        kind: health.kind.to_owned(),
+        server: health.server,
+        reach: reach.to_owned(),
+        read_seconds_ago: health.read.map(|at| at.elapsed().as_secs()),
+        errors: health.errors.into_iter().map(|(what, why)| format!("{what}: {why}")).collect(),
+    })
 }
 
 fn peer_status(peer: selvedge_tunnel::PeerReport) -> PeerStatus {

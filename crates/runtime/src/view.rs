@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use selvedge_tunnel::Utc;
 
+#[cfg(feature = "api")]
+use crate::status::SourceStatus;
 use crate::status::{PeerStatus, Status};
 
 /// Lines for a terminal.
@@ -13,6 +15,13 @@ pub fn human(status: &Status) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{name}  {}  selvedge {}", status.role, status.version);
     let _ = writeln!(out, "  configuration  generation {} from {}", status.config.generation, status.config.source);
+    #[cfg(feature = "api")]
+    if let Some(source) = &status.source {
+        let _ = writeln!(out, "  source         {}", self::source(source));
+        for error in &source.errors {
+            let _ = writeln!(out, "                 {error}");
+        }
+    }
     if let Some(error) = &status.config.error {
         let _ = writeln!(out, "  REFUSED        {error}");
     }
@@ -71,6 +80,20 @@ pub fn human(status: &Status) -> String {
     section(&mut out, "notes", status.notes.iter().cloned());
     section(&mut out, "problems", status.problems.iter().cloned());
     out
+}
+
+#[cfg(feature = "api")]
+fn source(source: &SourceStatus) -> String {
+    if source.kind.is_empty() {
+        return "none found yet".to_owned();
+    }
+    let reach = match source.reach.as_str() {
+        "online" => ", online",
+        "offline" => ", OFFLINE: what it stored",
+        _ => "",
+    };
+    let read = source.read_seconds_ago.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)));
+    format!("{} at {}{reach}, read {read}", source.kind, source.server)
 }
 
 fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {

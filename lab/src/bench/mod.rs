@@ -5,7 +5,7 @@ pub mod credentials;
 pub mod ike;
 pub mod link;
 mod measure;
-mod report;
+pub mod report;
 mod tunnel;
 
 use std::fmt::Write as _;

@@ -57,12 +57,16 @@ pub fn command(
         .arg("-initrd")
         .arg(root)
         .args(["-append", &format!("console={} quiet panic=-1 mitigations=off rootfstype=ramfs", machine.console)]);
-    if let Some(wire) = wire {
-        wire.wan.attach_tap(TAP)?;
-        command
-            .args(["-netdev", &format!("tap,id=wan,ifname={TAP},script=no,downscript=no")])
-            .args(["-device", "virtio-net-pci,netdev=wan,romfile="]);
-    }
+    match wire {
+        // The clock on the board by the same time, or the kernel measures a wrong frequency.
+        None => command.args(["-icount", machine.time, "-rtc", "clock=vm"]),
+        Some(wire) => {
+            wire.wan.attach_tap(TAP)?;
+            command
+                .args(["-netdev", &format!("tap,id=wan,ifname={TAP},script=no,downscript=no")])
+                .args(["-device", "virtio-net-pci,netdev=wan,romfile="])
+        }
+    };
     Ok(command)
 }
 

@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "nft")]
     pub iptables: Flavour,
     /// What time limits are multiplied by in an emulated guest: they are meant for real processors. Results show it.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 2)]
     pub slower: u32,
     /// Modules that user-mode Linux is not to find, separated by commas.
     #[arg(long, value_delimiter = ',')]

@@ -15,7 +15,7 @@ use crate::manifests::{SERVICE_PORT, Service};
 use crate::netns::kill;
 use crate::probe;
 use crate::programs::Status;
-use crate::router::Wan;
+use crate::router::{CLOUD_GATEWAY, INTERNET, Wan};
 use crate::server::PORT;
 use crate::table::Report;
 use crate::topology::Net;
@@ -142,7 +142,10 @@ pub fn foreign_source(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
         }
         fabric.lab.node("edge-1")?.ns.ip(&format!("address add {address}/32 dev lo"))?;
     }
-    config["peers"].as_array_mut().into_iter().for_each(|peers| peers.retain(|p| p["name"] == "beijing.connector"));
+    let peers = config["peers"].as_array_mut().context("peers")?;
+    peers.retain(|peer| peer["name"] == "beijing.connector");
+    let offered = peers[0]["prefixes"].as_array_mut().context("prefixes of the connector")?;
+    offered.extend([INTERNET, CLOUD_GATEWAY].map(|host| json!(format!("{host}/32"))));
     folders.config = fabric.lab.dir.join("lies.json");
     std::fs::write(&folders.config, config.to_string())?;
     fabric.kill("edge-1")?;
@@ -154,8 +157,25 @@ pub fn foreign_source(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     for (_, _, address) in LIES {
         fabric.lab.node("edge-1")?.ns.ip(&format!("address delete {address}/32 dev lo"))?;
     }
+    report.check("9c", "beyond the networks that the connector offers: not forwarded", || not_a_router(fabric));
     fabric.kill("edge-1")?;
     fabric.start_program("edge-1")
+}
+
+/// What this edge takes for networks of the connector: the internet, and a neighbour of the cloud's nodes.
+fn not_a_router(fabric: &Fabric) -> Result<String> {
+    let lab = &fabric.lab;
+    let pod = lab.place(Net::Pod, "edge-1")?;
+    let from = pod.address(true)?;
+    let gateway = lab.routers.first().context("no gateway of the cloud")?;
+    for (to, ns, device) in [(INTERNET, &lab.wan.ns, Wan::BRIDGE), (CLOUD_GATEWAY, &gateway.ns, "lan0")] {
+        let capture = Capture::start(ns, device, &lab.dir.join("router.pcap"))?;
+        let _ = pod.ns.run(&format!("ping -n -c 5 -i 0.01 -W 1 {to}"));
+        let verdict = capture.stop()?;
+        let arrived: Vec<&String> = verdict.kinds.keys().filter(|kind| kind.contains(&from.to_string())).collect();
+        ensure!(arrived.is_empty(), "forwarded: {arrived:?}");
+    }
+    Ok(String::new())
 }
 
 fn dropped(fabric: &Fabric, from: &str) -> Result<String> {

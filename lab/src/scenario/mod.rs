@@ -2,6 +2,7 @@
 //! laboratory; where that fails, it gets another.
 
 mod addresses;
+mod authority;
 mod clock;
 mod configuration;
 mod credentials;
@@ -36,6 +37,9 @@ const ALL: &[Scenario] = &[
     Scenario { name: "bad-configuration", what: "the configuration is spoilt", run: configuration::spoilt },
     Scenario { name: "bad-credentials", what: "credentials are wrong", run: credentials::refused },
     Scenario { name: "renewal", what: "certificates are renewed", run: credentials::renewed },
+    Scenario { name: "authority", what: "another authority takes over", run: authority::replaced },
+    Scenario { name: "revocation", what: "a node is revoked", run: authority::revoked },
+    Scenario { name: "enrolment", what: "a device enrols and follows the operator", run: authority::enrolled },
     Scenario { name: "clock", what: "clocks are not set", run: clock::unset },
     Scenario { name: "community-changed", what: "an edge leaves and returns", run: membership::community_changed },
     Scenario { name: "foreign-source", what: "foreign sources in a tunnel", run: leaks::foreign_source },

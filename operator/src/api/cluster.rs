@@ -17,6 +17,9 @@ use super::status::Condition;
 /// Default of `spec.certificateDays`.
 pub(crate) const CERTIFICATE_DAYS: u32 = 30;
 
+/// Annotation of the own cluster.
+pub(crate) const ROTATE_CA: &str = "selvedge.dev/rotate-ca";
+
 /// A cluster: its networks, and for the own one all settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -46,6 +49,11 @@ pub(crate) struct ClusterSpec {
     /// Another cluster, named here so that nothing of ours overlaps it.
     #[serde(default)]
     pub(crate) remote: bool,
+    /// From where the pod networks of cloud nodes are known. `nodes`: `spec.podCIDRs` of each (Flannel, bridge, host-gw,
+    /// k3s). `calico`: its IPAM blocks. `cluster`: all of `clusterCIDRs` is behind the connector (Cilium, Kube-OVN).
+    #[serde(default, deserialize_with = "word")]
+    #[schemars(schema_with = "schema::word::<PodNetworks>")]
+    pub(crate) pod_networks: PodNetworks,
     /// Pod networks of the cloud nodes.
     #[serde(rename = "clusterCIDRs", deserialize_with = "prefixes")]
     #[schemars(schema_with = "schema::networks")]
@@ -98,6 +106,33 @@ pub(crate) struct ClusterSpec {
     /// Agents and connector as pods. Without it the nodes have them from packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<AgentSpec>,
+    /// Nodes whose certificates count no longer, and that get none until they are taken off this list.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::node_names")]
+    pub(crate) revoked: Vec<String>,
+    /// How long delivery of credentials may take: so long everybody trusts both authorities at each step of a change.
+    #[serde(default = "rotation_grace")]
+    #[schemars(schema_with = "schema::integer::<0, 31_536_000>")]
+    pub(crate) rotation_grace_seconds: u64,
+    /// The annotation [`ROTATE_CA`]: each new value asks for a new certificate authority.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) rotate_ca: Option<String>,
+}
+
+/// From where the pod networks of cloud nodes are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum PodNetworks {
+    #[default]
+    Nodes,
+    Calico,
+    Cluster,
+}
+
+impl Word for PodNetworks {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("nodes", Self::Nodes), ("calico", Self::Calico), ("cluster", Self::Cluster)];
 }
 
 /// Where edges call the connector.
@@ -243,6 +278,10 @@ fn mask_size6() -> u8 {
 
 fn certificate_days() -> u32 {
     CERTIFICATE_DAYS
+}
+
+fn rotation_grace() -> u64 {
+    24 * 60 * 60
 }
 
 fn edge_selector() -> Selector {

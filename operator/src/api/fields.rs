@@ -101,7 +101,7 @@ pub(super) fn optional_word<'de, T: Word, D: Deserializer<'de>>(deserializer: D)
 }
 
 /// RFC 1123 as Kubernetes has it: what is usable as a file name and as part of a certificate's name.
-pub(super) fn dns_subdomain(name: &str) -> Result<(), String> {
+pub(crate) fn dns_subdomain(name: &str) -> Result<(), String> {
     if name.len() <= 253 && name.split('.').all(is_dns_label) {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes, reason = "two columns of one type are no duplicates")]
 
 mod agent;
+mod calico;
 mod cluster;
 mod community;
 mod crds;
@@ -23,13 +24,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 #[cfg(test)]
 pub(crate) use agent::{LogLevel, Share};
-pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, ServicesFrom};
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
+pub(crate) use calico::Block;
+pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
-pub(crate) use fields::is_dns_label;
+pub(crate) use fields::{dns_subdomain, is_dns_label};
 pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
 pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
@@ -91,6 +93,7 @@ pub(crate) enum Content {
     Node(Node),
     Service(Service),
     EndpointSlice(EndpointSlice),
+    Block(Block),
 }
 
 /// What is wrong in an object: `spec.podCIDRs[0]` and words.
@@ -117,7 +120,7 @@ pub(crate) fn name(value: &Value) -> ObjectRef {
     };
     match reference.kind.as_str() {
         "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
-        "Node" | "Cluster" | "Community" | "Outpost" => reference.namespace.clear(),
+        "Node" | "Cluster" | "Community" | "Outpost" | "IPAMBlock" => reference.namespace.clear(),
         _ => {}
     }
     reference
@@ -130,7 +133,7 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     }
     let header: Header = typed(value)?;
     let content = match (header.api_version.as_str(), header.kind.as_str()) {
-        (API_VERSION, "Cluster") => Content::Cluster(Box::new(typed::<Custom<ClusterSpec>>(value)?.spec)),
+        (API_VERSION, "Cluster") => Content::Cluster(Box::new(own_cluster(value)?)),
         (API_VERSION, "Community") => {
             let spec = typed::<Custom<CommunitySpec>>(value)?.spec;
             spec.selector.iter().try_for_each(|selector| selector.check("spec.selector"))?;
@@ -146,6 +149,7 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
         ("v1", "Node") => Content::Node(kubernetes::node(value)?),
         ("v1", "Service") => Content::Service(kubernetes::service(value)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::endpoint_slice(value)?),
+        (calico::API_VERSION, "IPAMBlock") => Content::Block(calico::block(value)?),
         (version, "EndpointSlice") => {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not discovery.k8s.io/v1")));
         }
@@ -154,6 +158,13 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
     let name = header.metadata.and_then(|m| m.name).unwrap_or_default();
     fields::dns_subdomain(&name).map_err(|problem| FieldError::new("metadata.name", problem))?;
     Ok(Some(content))
+}
+
+fn own_cluster(value: &Value) -> Result<ClusterSpec, FieldError> {
+    let mut spec = typed::<Custom<ClusterSpec>>(value)?.spec;
+    let annotation = value.pointer("/metadata/annotations").and_then(|all| all.get(cluster::ROTATE_CA));
+    spec.rotate_ca = annotation.and_then(Value::as_str).map(str::to_owned);
+    Ok(spec)
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use super::fields::Word;
 /// Letters, digits and separators of CIDR notation; whether it is a network is for the operator to say.
 const NETWORK: &str = "^[0-9a-fA-F:.]+/[0-9]{1,3}$";
 const ADDRESS: &str = "^[0-9a-fA-F:.]+$";
+const NODE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const FABRIC_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$";
 
 pub(super) fn networks(_: &mut SchemaGenerator) -> Schema {
@@ -28,6 +29,13 @@ pub(super) fn fabric_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 4096,
         "items": {"type": "string", "pattern": FABRIC_NAME, "maxLength": 253},
+    })
+}
+
+pub(super) fn node_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 4096,
+        "items": {"type": "string", "pattern": NODE_NAME, "maxLength": 253},
     })
 }
 

@@ -1,6 +1,7 @@
-//! The certificate authority, kept in the Secret `selvedge-ca`.
+//! The certificate authorities, kept in the Secret `selvedge-ca`. Written only by compare-and-swap.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use k8s_openapi::ByteString;
@@ -12,41 +13,81 @@ use tracing::info;
 
 use super::failure::{Context, Failure};
 use super::render::{MANAGER, labels};
-use crate::authority::Authority;
+use crate::authority::Authorities;
 
 const NAME: &str = "selvedge-ca";
 
-/// The authority that is there, or a new one. Of two operators that make one at once, both get the first.
-pub(super) async fn authority(api: &Api<Secret>, cluster: &str, now: SystemTime) -> Result<Authority, Failure> {
+/// The authorities, and which version of the Secret they are.
+#[derive(Clone)]
+pub(super) struct Keys {
+    pub(super) authorities: Arc<Authorities>,
+    version: Option<String>,
+}
+
+impl Keys {
+    /// A copy to be changed, and saved before it is used.
+    pub(super) fn copy(&self) -> Result<Authorities, Failure> {
+        self.authorities.keep().and_then(|kept| Authorities::load(&kept)).map_err(failed)
+    }
+}
+
+/// The authorities that are there, or a new one. Of two operators that make one at once, both get the first.
+pub(super) async fn load(
+    api: &Api<Secret>,
+    cluster: &str,
+    wanted: Option<&str>,
+    now: SystemTime,
+) -> Result<Keys, Failure> {
     let about = || format!("Secret {NAME}");
     if let Some(secret) = api.get_opt(NAME).await.context(about)? {
         return read(&secret);
     }
-    let (authority, key) = Authority::create(cluster, now).map_err(|e| Failure::new(format!("{}: {e}", about())))?;
-    let data = [("ca.crt", authority.pem().to_owned()), ("ca.key", key)];
-    let data = data.map(|(name, pem)| (name.to_owned(), ByteString(pem.into_bytes())));
-    let secret = Secret {
-        metadata: ObjectMeta { name: Some(NAME.to_owned()), labels: Some(labels()), ..ObjectMeta::default() },
-        type_: Some("Opaque".to_owned()),
-        data: Some(BTreeMap::from(data)),
-        ..Secret::default()
-    };
+    let authorities = Authorities::create(cluster, wanted, now).map_err(failed)?;
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&params, &secret).await {
-        Ok(_) => {
+    match api.create(&params, &secret(&authorities, None)?).await {
+        Ok(secret) => {
             info!("new certificate authority for {cluster}");
-            Ok(authority)
+            read(&secret)
         }
         Err(kube::Error::Api(status)) if status.code == 409 => read(&api.get(NAME).await.context(about)?),
         Err(e) => Err(e).context(about),
     }
 }
 
-fn read(secret: &Secret) -> Result<Authority, Failure> {
-    let part = |name: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name));
-        let text = bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-        text.ok_or_else(|| Failure::new(format!("Secret {NAME}: has no {name}")))
-    };
-    Authority::load(part("ca.crt")?, part("ca.key")?).map_err(|e| Failure::new(format!("Secret {NAME}: {e}")))
+/// Replaces what `old` was read from. Fails if somebody else did.
+pub(super) async fn save(api: &Api<Secret>, old: &Keys, new: &Authorities) -> Result<Keys, Failure> {
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let written = api.replace(NAME, &params, &secret(new, old.version.clone())?).await;
+    read(&written.context(|| format!("Secret {NAME}"))?)
+}
+
+fn secret(authorities: &Authorities, version: Option<String>) -> Result<Secret, Failure> {
+    let kept = authorities.keep().map_err(failed)?;
+    let data = kept.into_iter().map(|(name, text)| (name, ByteString(text.into_bytes())));
+    Ok(Secret {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            labels: Some(labels()),
+            resource_version: version,
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some(data.collect()),
+        ..Secret::default()
+    })
+}
+
+fn read(secret: &Secret) -> Result<Keys, Failure> {
+    let mut kept = BTreeMap::new();
+    for (name, bytes) in secret.data.iter().flatten() {
+        let text =
+            std::str::from_utf8(&bytes.0).map_err(|_| Failure::new(format!("Secret {NAME}: {name} is no text")))?;
+        kept.insert(name.clone(), text.to_owned());
+    }
+    let authorities = Authorities::load(&kept).map_err(failed)?;
+    Ok(Keys { authorities: Arc::new(authorities), version: secret.metadata.resource_version.clone() })
+}
+
+fn failed(error: crate::authority::AuthorityError) -> Failure {
+    Failure::new(format!("Secret {NAME}: {error}"))
 }

@@ -13,10 +13,13 @@ mod allocations;
 mod credentials;
 mod events;
 mod failure;
+mod ip_pools;
+mod ledger;
 mod pass;
 mod plan;
 mod render;
 mod status;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -30,15 +33,18 @@ use tracing::{error, info};
 
 use self::agents::Wanted;
 use self::allocations::Stored;
+use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
-use crate::authority::Authority;
 use crate::core::fleet::Report;
-use crate::core::{Options, Output};
+use crate::core::{IpPool, Options, Output};
 use crate::index::{News, Objects, Written};
+use crate::server::Server;
 use crate::telemetry::{Health, Metrics};
 
+pub(crate) use self::ledger::Ledger;
 pub(crate) use self::render::MANAGER;
+pub(crate) use self::tokens::{InCluster, create as create_token};
 
 /// After a change more are awaited this long: things come together.
 const QUIET: Duration = Duration::from_millis(100);
@@ -66,6 +72,9 @@ pub(crate) struct Surroundings {
     pub(crate) wanted: watch::Sender<Option<Wanted>>,
     /// How these agents are.
     pub(crate) agents: watch::Receiver<Report>,
+    /// Where devices ask for themselves.
+    pub(crate) server: Option<Arc<Server<InCluster>>>,
+    pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
 }
@@ -77,9 +86,11 @@ pub(crate) struct Controller {
     written: Written,
     /// Read anew by every new leader.
     stored: Option<Stored>,
-    authority: Option<Authority>,
+    keys: Option<Keys>,
     checks: Checks,
     told: Told,
+    /// Those of Calico that were made last.
+    ip_pools: Option<BTreeMap<String, IpPool>>,
     /// Refusals of the API server, by node.
     refusals: BTreeMap<String, String>,
     schedule: Schedule,
@@ -137,9 +148,10 @@ impl Controller {
             objects: Objects::default(),
             written: Written::default(),
             stored: None,
-            authority: None,
+            keys: None,
             checks: Checks::default(),
             told: Told::default(),
+            ip_pools: None,
             refusals: BTreeMap::new(),
             schedule,
         }
@@ -193,7 +205,14 @@ impl Controller {
         self.around.metrics.leader.set(us.into());
         // Another one may have written meanwhile.
         self.stored = None;
-        self.authority = None;
+        self.keys = None;
+        self.ip_pools = None;
+        if !us {
+            // What it would answer may be old by now.
+            if let Some(server) = &self.around.server {
+                server.withdraw();
+            }
+        }
         if us {
             self.schedule.due = Instant::now();
         }

@@ -15,15 +15,20 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::agents::Wanted;
+use super::credentials::Keys;
 use super::failure::{Context, Failure};
 use super::plan::{self, Action, Owned, Plan, Reason};
 use super::render::{self, MANAGER};
 use super::status::{self, Update};
-use super::{Controller, allocations, credentials, events, until};
+use super::{Controller, allocations, credentials, events, ip_pools, until};
 use crate::api::CERTIFICATE_DAYS;
+use crate::authority::{Authorities, Credentials, Everybody, seconds};
 use crate::core::fleet::NodeView;
-use crate::core::{Memory, Output, Problem, Severity, compile};
+use crate::core::issued::Issued;
+use crate::core::rotation::Phase;
+use crate::core::{Memory, Output, Problem, Severity, compile, encode};
 use crate::index::{self, WrittenConfig, key, resource};
+use crate::server::{Common, Entry};
 use crate::telemetry::{Verb, metrics};
 
 /// Writes at once.
@@ -32,6 +37,9 @@ const PARALLEL: usize = 32;
 const CHUNK: usize = 256;
 /// For one write.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Between looks for devices while authorities change.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How a pass went.
 struct Outcome {
@@ -42,7 +50,8 @@ struct Outcome {
 /// What a write came to.
 enum Done {
     Config(Box<Option<(index::Key, WrittenConfig)>>),
-    Secret(Box<Option<(index::Key, index::WrittenSecret)>>),
+    /// With what is to be remembered of the certificate.
+    Secret(Box<Option<(index::Key, index::WrittenSecret)>>, Issued),
     DeletedConfig(String),
     DeletedSecret(String),
 }
@@ -105,7 +114,8 @@ impl Controller {
         let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
         self.refusals.retain(|node, _| wanting.contains(node.as_str()));
         drop(wanting);
-        let success = self.write(plan.actions, output.as_ref()).await;
+        let written = self.write(plan.actions, output.as_ref()).await;
+        let success = self.keep_untranslated(output.as_ref()).await && written;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
             Some(Problem::error(reference, "", message.clone()))
@@ -119,31 +129,150 @@ impl Controller {
         self.measure(output.as_ref(), &problems, plan.longest, plan.renewal);
         let said = self.say(output.as_ref(), &problems).await;
         self.equip(output.as_ref());
+        if let Some(output) = &output {
+            self.publish(output)?;
+        }
         if let Some(output) = output {
             self.around.output.send_replace(Some(Arc::new(output)));
         }
         Ok(Outcome { success: success && said, renewal: plan.renewal })
     }
 
-    /// Plans the credentials.
+    /// Whether Calico has the pools it should.
+    async fn keep_untranslated(&mut self, output: Option<&Output>) -> bool {
+        let Some(Output { ip_pools: wanted, .. }) = output else { return true };
+        if self.ip_pools.as_ref() == Some(wanted) || !self.leads() {
+            return true;
+        }
+        if let Err(e) = bounded(ip_pools::sync(&self.around.client, wanted, &self.around.metrics)).await {
+            warn!("{e}");
+            return false;
+        }
+        self.ip_pools = Some(wanted.clone());
+        true
+    }
+
+    /// Plans the credentials, and goes on with the change of authorities and with revocations.
     async fn sign(&mut self, output: Option<&Output>, plan: &mut Plan) -> Result<(), Failure> {
         let now = SystemTime::now();
         let nothing = Output { certificate_days: CERTIFICATE_DAYS, ..Output::default() };
-        if self.authority.is_none() {
+        let secrets: Api<Secret> = Api::namespaced(self.around.client.clone(), &self.around.namespace);
+        if self.keys.is_none() {
             // Without any node there is nobody to sign for.
             let Some(output) = output else { return Ok(()) };
-            let secrets: Api<Secret> = Api::namespaced(self.around.client.clone(), &self.around.namespace);
-            self.authority = Some(bounded(credentials::authority(&secrets, &output.cluster, now)).await?);
+            let wanted = output.authority.rotate.as_deref();
+            self.keys = Some(bounded(credentials::load(&secrets, &output.cluster, wanted, now)).await?);
+            self.checks.forget();
+            self.around.ledger.forget().await;
         }
-        if let Some(authority) = &self.authority {
-            let output = output.unwrap_or(&nothing);
-            plan::credentials(output, &self.objects, &self.written, authority, &mut self.checks, now, plan);
+        let Some(keys) = self.keys.clone() else { return Ok(()) };
+        let Some(output) = output else {
+            let mut issued = Issued::default();
+            self.plan_credentials(&nothing, &keys.authorities, &mut issued, now, plan);
+            return Ok(());
+        };
+        let settings = &output.authority;
+        let revoke = |issued: &mut Issued| issued.revoke(&settings.revoked, seconds(now));
+        let mut issued = bounded(self.around.ledger.change(revoke)).await?;
+        let mut authorities = keys.copy()?;
+        if authorities.revoke(issued.revoked(), now).map_err(|e| Failure::new(e.to_string()))? {
+            info!("{} certificates are revoked", issued.revoked().len());
+            self.replace(&secrets, &keys, &authorities).await?;
         }
+        let Some(keys) = self.keys.clone() else { return Ok(()) };
+        self.plan_credentials(output, &keys.authorities, &mut issued, now, plan);
+        bounded(self.around.ledger.change(|known| known.merge(&issued))).await?;
+
+        // Nobody lacks anything: all have what the last step brought.
+        let served = !plan.actions.iter().any(|action| matches!(action, Action::Secret(_)));
+        let mut everybody = Everybody { trusted: served, replaced: served };
+        let devices: Vec<&String> = issued.devices(seconds(now)).collect();
+        if !devices.is_empty() {
+            let seen = self.around.server.as_ref().map(|server| server.everybody(devices.into_iter()));
+            everybody.trusted &= seen.is_some_and(|seen| seen.trusted);
+            everybody.replaced &= seen.is_some_and(|seen| seen.replaced);
+        }
+        let mut authorities = keys.copy()?;
+        let before = authorities.phase();
+        let (step, wake) = authorities
+            .advance(&output.cluster, settings.rotate.as_deref(), settings.grace, &everybody, now)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        if before != authorities.phase() {
+            self.replace(&secrets, &keys, &authorities).await?;
+        }
+        let wake = match step {
+            Some(step) => {
+                info!("{step}");
+                Some(now)
+            }
+            // Devices are seen at any time.
+            None if authorities.phase() != Phase::Steady => Some(wake.map_or(now + LOOK, |wake| wake.min(now + LOOK))),
+            None => wake,
+        };
+        plan.renewal = plan.renewal.into_iter().chain(wake).min();
         Ok(())
+    }
+
+    fn plan_credentials(
+        &mut self,
+        output: &Output,
+        authorities: &Authorities,
+        issued: &mut Issued,
+        now: SystemTime,
+        plan: &mut Plan,
+    ) {
+        let enrols = self.around.server.is_some();
+        let (objects, written, checks) = (&self.objects, &self.written, &mut self.checks);
+        plan::credentials(output, enrols, objects, written, authorities, issued, checks, now, plan);
+    }
+
+    /// Keeps changed authorities before they are used.
+    async fn replace(&mut self, secrets: &Api<Secret>, old: &Keys, new: &Authorities) -> Result<(), Failure> {
+        self.checks.forget();
+        // If somebody else has changed them, they are read again.
+        self.keys = None;
+        self.keys = Some(bounded(credentials::save(secrets, old, new)).await?);
+        Ok(())
+    }
+
+    /// What devices are answered from now on. Nodes of the cluster have ConfigMap and Secret.
+    fn publish(&self, output: &Output) -> Result<(), Failure> {
+        let (Some(server), Some(keys)) = (&self.around.server, &self.keys) else { return Ok(()) };
+        let mut entries = BTreeMap::new();
+        let outpost = |node: &str| self.objects.node(node).is_some_and(|seen| seen.reference.kind == "Outpost");
+        for config in output.nodes.values().filter(|config| outpost(&config.node)) {
+            // What cannot be sent was said when the ConfigMap was planned.
+            let Ok(text) = encode(config) else { continue };
+            entries.insert(config.name.clone(), Entry { node: config.node.clone(), config: text });
+        }
+        let kept = self.written.configs.iter().filter(|((_, node), _)| outpost(node));
+        let kept = kept.map(|(_, there)| there.name.clone()).collect();
+        let common = Common {
+            authorities: Arc::clone(&keys.authorities),
+            days: output.certificate_days,
+            revoked: output.authority.revoked.clone(),
+        };
+        server.publish(common, entries, &kept, SystemTime::now()).map_err(|e| Failure::new(e.to_string()))
     }
 
     /// Whether all was written. Ends early if there is something new, which the next pass looks at first.
     async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>) -> bool {
+        let mut issued = Issued::default();
+        let written = self.write_all(actions, output, &mut issued).await;
+        if issued == Issued::default() {
+            return written;
+        }
+        // What is lost between finds the next pass in the Secrets.
+        match bounded(self.around.ledger.change(|known| known.merge(&issued))).await {
+            Ok(_) => written,
+            Err(e) => {
+                warn!("{e}");
+                false
+            }
+        }
+    }
+
+    async fn write_all(&mut self, actions: Vec<Action>, output: Option<&Output>, issued: &mut Issued) -> bool {
         let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
         let total = actions.len();
         let mut done = 0;
@@ -160,6 +289,9 @@ impl Controller {
                     Ok(result) => {
                         done += 1;
                         self.refusals.remove(node);
+                        if let Done::Secret(_, certificate) = &result {
+                            issued.merge(certificate);
+                        }
                         self.settle(result);
                     }
                     Err(e) => {
@@ -209,12 +341,13 @@ impl Controller {
                 Ok(Done::Config(Box::new(index::config(&written))))
             }
             Action::Secret(Owned { node, owner, content }) => {
-                let object = render::secret(node, owner, &self.credentials(node, content, days)?);
+                let (credentials, issued) = self.credentials(node, content, days)?;
+                let object = render::secret(node, owner, &credentials);
                 let name = render::name(node);
                 let written = secrets.patch(&name, &apply, &Patch::Apply(&object)).await;
                 let written = written.context(|| format!("Secret {name}"))?;
                 info!("{node}: credentials {}", content.why);
-                Ok(Done::Secret(Box::new(index::secret(&written))))
+                Ok(Done::Secret(Box::new(index::secret(&written)), issued))
             }
             Action::DeleteConfig(node) => {
                 let name = render::name(node);
@@ -230,13 +363,15 @@ impl Controller {
         }
     }
 
-    fn credentials(&self, node: &str, reason: &Reason, days: u32) -> Result<crate::authority::Credentials, Failure> {
-        let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.clone());
+    fn credentials(&self, node: &str, reason: &Reason, days: u32) -> Result<(Credentials, Issued), Failure> {
+        let Some(keys) = &self.keys else { return Err(Failure::new("there is no certificate authority")) };
+        let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.as_ref());
         if let Some(there) = there.filter(|_| reason.keep) {
-            return Ok(there);
+            return Ok((keys.authorities.current(there), Issued::default()));
         }
-        let Some(authority) = &self.authority else { return Err(Failure::new("there is no certificate authority")) };
-        authority.issue(&reason.name, SystemTime::now(), days).map_err(|e| Failure::new(format!("{node}: {e}")))
+        let mut issued = Issued::default();
+        let made = keys.authorities.issue(&reason.name, &mut issued, SystemTime::now(), days);
+        made.map(|(made, _)| (made, issued)).map_err(|e| Failure::new(format!("{node}: {e}")))
     }
 
     /// Takes note of what was written, before the watch tells of it.
@@ -247,7 +382,7 @@ impl Controller {
                     self.written.configs.insert(key, written);
                 }
             }
-            Done::Secret(written) => {
+            Done::Secret(written, _) => {
                 if let Some((key, written)) = *written {
                     self.written.secrets.insert(key, written);
                 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::authority::Authority;
+use crate::authority::Authorities;
+use crate::core::issued::Issued;
 use crate::core::renewal::Validity;
 use crate::core::{Output, Problem, encode};
 use crate::index::{Objects, Seen, Written, digest, key};
@@ -42,7 +43,7 @@ pub(super) struct Owner {
 pub(super) struct Reason {
     pub(super) name: String,
     pub(super) why: String,
-    /// Those that are there, if only their owner is wrong.
+    /// Those that are there, if only their owner is wrong or the authorities beside them.
     pub(super) keep: bool,
 }
 
@@ -67,27 +68,36 @@ struct Check {
     /// Fabric name.
     name: String,
     result: Result<Validity, String>,
+    /// Whether they name all authorities, and all that is revoked.
+    current: bool,
 }
 
 impl Checks {
+    /// After a change of the authorities.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
     fn validity(
         &mut self,
-        authority: &Authority,
+        authorities: &Authorities,
+        issued: &mut Issued,
         node: &str,
         name: &str,
         written: &Written,
-    ) -> Result<Validity, String> {
+    ) -> Result<(Validity, bool), String> {
         let Some(secret) = written.secrets.get(&key(node)) else { return Err("made".to_owned()) };
         if let Some(check) = self.0.get(node).filter(|check| check.version == secret.version && check.name == name) {
-            return check.result.clone();
+            return check.result.clone().map(|validity| (validity, check.current));
         }
         let result = match &secret.credentials {
-            Some(credentials) => authority.check(name, credentials).map_err(|e| format!("replaced: {e}")),
+            Some(credentials) => authorities.check(name, credentials, issued).map_err(|e| format!("replaced: {e}")),
             None => Err("replaced: the Secret was incomplete".to_owned()),
         };
-        self.0
-            .insert(node.to_owned(), Check { version: secret.version, name: name.to_owned(), result: result.clone() });
-        result
+        let current = secret.credentials.as_ref().is_some_and(|credentials| authorities.are_current(credentials));
+        let check = Check { version: secret.version, name: name.to_owned(), result: result.clone(), current };
+        self.0.insert(node.to_owned(), check);
+        result.map(|validity| (validity, current))
     }
 }
 
@@ -127,12 +137,16 @@ fn too_long(length: usize) -> String {
     )
 }
 
-/// The credentials of every node that has, or is to have, a configuration.
+/// The credentials of every node that has, or is to have, a configuration: unless it is revoked, or an outpost that
+/// `enrols` by itself. What is there is recorded.
+#[expect(clippy::too_many_arguments, reason = "they have nothing else in common")]
 pub(super) fn credentials(
     output: &Output,
+    enrols: bool,
     objects: &Objects,
     written: &Written,
-    authority: &Authority,
+    authorities: &Authorities,
+    issued: &mut Issued,
     checks: &mut Checks,
     now: SystemTime,
     plan: &mut Plan,
@@ -143,15 +157,18 @@ pub(super) fn credentials(
     for (node, name) in all.chain(kept) {
         // A node that is there but refused keeps what it has; so what it has is kept good.
         let Some(owner) = objects.node(node).map(owner) else { continue };
-        let (why, keep) = match checks.validity(authority, node, name, written) {
-            Ok(validity) if validity.is_due(now) => ("renewed".to_owned(), false),
-            Ok(validity) => {
+        if output.authority.revoked.contains(name) || (enrols && owner.kind == "Outpost") {
+            continue;
+        }
+        let (why, keep) = match checks.validity(authorities, issued, node, name, written) {
+            Ok((validity, _)) if validity.is_due(now) => ("renewed".to_owned(), false),
+            Ok((validity, current)) => {
                 let next = validity.renewal();
                 plan.renewal = Some(plan.renewal.map_or(next, |first| first.min(next)));
-                if written.secrets.get(&key(node)).is_some_and(|there| there.owner == owner.uid) {
+                if current && written.secrets.get(&key(node)).is_some_and(|there| there.owner == owner.uid) {
                     continue;
                 }
-                ("kept".to_owned(), true)
+                (if current { "kept" } else { "delivered with other authorities" }.to_owned(), true)
             }
             Err(why) => (why, false),
         };

@@ -29,11 +29,12 @@ pub(super) fn config_map(node: &str, owner: &Owner, text: &str) -> ConfigMap {
 
 pub(super) fn secret(node: &str, owner: &Owner, credentials: &Credentials) -> Secret {
     let parts = [("ca.crt", &credentials.ca), ("tls.crt", &credentials.certificate), ("tls.key", &credentials.key)];
+    let parts = parts.into_iter().chain(credentials.crl.as_ref().map(|crl| ("crl.pem", crl)));
     let data = parts.map(|(key, pem)| (key.to_owned(), ByteString(pem.clone().into_bytes())));
     Secret {
         metadata: metadata(node, owner),
         type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(BTreeMap::from(data)),
+        data: Some(data.collect()),
         ..Secret::default()
     }
 }

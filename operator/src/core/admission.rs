@@ -11,9 +11,10 @@ use selvedge_model::Role;
 use super::allocator::{Allocations, Allocator, Pool};
 use super::claims::{Claims, family, overlap};
 use super::fabric::{CONNECTOR, Fabric};
+use super::networks::Given;
 use super::problem::Problem;
 use super::state::ClusterState;
-use crate::api::{FieldError, Node, Object, ObjectRef};
+use crate::api::{FieldError, Node, Object, ObjectRef, PodNetworks};
 
 /// A node that takes part.
 pub(super) struct Member<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Member<'a> {
     pub(super) node: &'a Node,
     pub(super) reference: &'a ObjectRef,
     pub(super) pod_cidrs: Vec<IpNet>,
+    /// Whether these were given by others.
+    given: bool,
 }
 
 /// All nodes that take part, by name, and the networks that are theirs.
@@ -48,8 +51,11 @@ impl<'a> Admission<'a> {
             let _ = admission.claims.claim(&[*network], &format!("{}, spec.serviceCIDRs[{i}]", fabric.reference));
         }
         let roles = roles(fabric, state, problems);
+        let given = Given::new(fabric, state);
         allocations.retain(|name| match roles.get(name) {
-            Some(role) => *role == Role::Edge && state.nodes.get(name).is_some_and(|n| n.value.pod_cidrs.is_empty()),
+            Some(role) => {
+                *role == Role::Edge && state.nodes.get(name).is_some_and(|n| given.of(name, *role, &n.value).is_empty())
+            }
             None => state.nodes.contains_key(name) || !complete,
         });
         allocations.prune(&fabric.pools);
@@ -57,7 +63,7 @@ impl<'a> Admission<'a> {
         let (old, new): (Vec<_>, Vec<_>) = state.nodes.iter().partition(|(name, _)| incumbents.contains(*name));
         for (name, object) in old.into_iter().chain(new) {
             let Some(role) = roles.get(name.as_str()) else { continue };
-            match admission.admit(fabric, name, *role, object, allocations) {
+            match admission.admit(fabric, name, *role, object, &given, allocations) {
                 Ok(warnings) => {
                     let warning = |e: FieldError| Problem::warning(&object.reference, e.field, e.message);
                     problems.extend(warnings.into_iter().map(warning));
@@ -89,6 +95,7 @@ impl<'a> Admission<'a> {
         name: &'a str,
         role: Role,
         object: &'a Object<Node>,
+        given: &Given<'_>,
         allocations: &Allocations,
     ) -> Result<Vec<FieldError>, FieldError> {
         let Object { reference, value: node } = object;
@@ -113,25 +120,29 @@ impl<'a> Admission<'a> {
                 return Err(FieldError::new(addresses_field, message));
             }
         }
-        let (pod_cidrs, field) = if !node.pod_cidrs.is_empty() {
-            (&*node.pod_cidrs, if is_outpost { "spec.lanPrefixes" } else { "spec.podCIDRs" })
+        let from_others = given.of(name, role, node);
+        let (pod_cidrs, field) = if !from_others.is_empty() {
+            (from_others, given.field(node))
+        } else if role != Role::Edge && fabric.spec.pod_networks == PodNetworks::Cluster {
+            (&[][..], "")
         } else if !node.annotated_cidrs.is_empty() {
             (&*node.annotated_cidrs, "metadata.annotations[selvedge.dev/pod-cidrs]")
         } else if role == Role::Edge {
             (allocations.blocks_of(name), "spec.podCIDRs")
         } else {
             let message = "is empty: pods of this node cannot be reached from the edge";
-            warnings.push(FieldError::new("spec.podCIDRs", message));
+            warnings.push(FieldError::new(given.field(node), message));
             (&[][..], "")
         };
         let own = |result: Result<(), String>| result.map_err(|message| FieldError::new(field, message));
         if is_outpost {
             own(outside(&fabric.spec.edge_pod_cidrs, fabric, "edgePodCIDRs", pod_cidrs))?;
         }
-        if is_outpost || role == Role::Edge && node.pod_cidrs.is_empty() {
+        let is_given = !from_others.is_empty();
+        if is_outpost || role == Role::Edge && !is_given {
             own(outside(&fabric.spec.cluster_cidrs, fabric, "clusterCIDRs", pod_cidrs))?;
         }
-        if role == Role::Edge && node.pod_cidrs.is_empty() {
+        if role == Role::Edge && !is_given {
             warnings.extend(outside_pools(fabric, pod_cidrs, field));
         }
         let owner = reference.to_string();
@@ -146,7 +157,8 @@ impl<'a> Admission<'a> {
             .claim(pod_cidrs, &owner)
             .map_err(|conflict| format!("{} overlaps {} of {}", conflict.network, conflict.other, conflict.owner)))
         .inspect_err(|_| self.claims.release(&addresses))?;
-        self.members.insert(name, Member { name, role, node, reference, pod_cidrs: pod_cidrs.to_vec() });
+        self.members
+            .insert(name, Member { name, role, node, reference, pod_cidrs: pod_cidrs.to_vec(), given: is_given });
         Ok(warnings)
     }
 
@@ -154,7 +166,7 @@ impl<'a> Admission<'a> {
     fn allocate(&mut self, fabric: &Fabric<'_>, allocations: &mut Allocations, problems: &mut Vec<Problem>) {
         let mut allocator = Allocator::new(allocations, self.claims.networks());
         let mut refused = Vec::new();
-        for member in self.members.values_mut().filter(|m| m.role == Role::Edge && m.node.pod_cidrs.is_empty()) {
+        for member in self.members.values_mut().filter(|m| m.role == Role::Edge && !m.given) {
             let (blocks, shortage) = blocks(fabric, &mut allocator, allocations, member);
             let without_any = member.pod_cidrs.is_empty();
             if let Some(message) = shortage {

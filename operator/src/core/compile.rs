@@ -12,10 +12,11 @@ use super::admission::{Admission, Member};
 use super::allocator::Allocations;
 use super::communities;
 use super::fabric::Fabric;
+use super::ip_pools::{self, IpPool};
 use super::problem::Problem;
 use super::services;
 use super::state::ClusterState;
-use crate::api::ServicesFrom;
+use crate::api::{PodNetworks, ServicesFrom};
 
 /// What is known from earlier.
 #[derive(Clone, Debug, Default)]
@@ -50,11 +51,25 @@ pub(crate) struct Output {
     /// Name of the own cluster.
     pub(crate) cluster: String,
     pub(crate) certificate_days: u32,
+    pub(crate) authority: AuthoritySettings,
     /// By Kubernetes node; the generation is 0.
     pub(crate) nodes: BTreeMap<String, NodeConfig>,
     pub(crate) allocations: Allocations,
     /// How many members each community has.
     pub(crate) communities: BTreeMap<String, usize>,
+    /// What Calico must know not to translate addresses towards, by name.
+    pub(crate) ip_pools: BTreeMap<String, IpPool>,
+}
+
+/// What the own `Cluster` says about the certificate authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuthoritySettings {
+    /// Each new value asks for a new authority.
+    pub(crate) rotate: Option<String>,
+    /// Seconds that delivery may take while authorities change.
+    pub(crate) grace: u64,
+    /// Names in the fabric whose certificates count no longer.
+    pub(crate) revoked: BTreeSet<String>,
 }
 
 pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) -> Compiled {
@@ -85,8 +100,16 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
     }
     problems.sort();
     let certificate_days = fabric.spec.certificate_days;
+    let name = |node: &String| nodes.get(node).map_or_else(|| fabric.node_name(node), |config| config.name.clone());
+    let authority = AuthoritySettings {
+        rotate: fabric.spec.rotate_ca.clone(),
+        grace: fabric.spec.rotation_grace_seconds,
+        revoked: fabric.spec.revoked.iter().map(name).collect(),
+    };
     let cluster = fabric.name.to_owned();
-    let output = Output { cluster, certificate_days, nodes, allocations, communities: joined.members };
+    let ip_pools = ip_pools::list(&fabric, state, &admission);
+    let communities = joined.members;
+    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities, ip_pools };
     Compiled { output: Some(output), problems }
 }
 
@@ -227,8 +250,10 @@ impl Compiler<'_> {
 
     /// What the connector speaks for: cluster IPs and the pods of all cloud nodes.
     fn cloud_prefixes(&self) -> Vec<IpNet> {
+        let spec = self.fabric.spec;
+        let all = if spec.pod_networks == PodNetworks::Cluster { spec.cluster_cidrs.as_slice() } else { &[] };
         let pods = self.admission.cloud().flat_map(|member| &member.pod_cidrs);
-        self.fabric.spec.service_cidrs.iter().chain(pods).copied().collect()
+        spec.service_cidrs.iter().chain(all).chain(pods).copied().collect()
     }
 
     fn cloud_addresses(&self) -> Vec<IpAddr> {

@@ -8,7 +8,7 @@ use super::allocator::Pool;
 use super::claims::{Claims, overlap};
 use super::problem::Problem;
 use super::state::ClusterState;
-use crate::api::{ClusterSpec, Object, ObjectRef, is_dns_label};
+use crate::api::{ClusterSpec, Object, ObjectRef, dns_subdomain, is_dns_label};
 
 /// The own cluster with settings that make sense.
 pub(super) struct Fabric<'a> {
@@ -174,6 +174,11 @@ fn faults(name: &str, spec: &ClusterSpec) -> Vec<(String, String)> {
     }
     if !(1280..=65535).contains(&spec.cni.mtu) {
         fault("spec.cni.mtu", format!("{} is not within 1280 to 65535", spec.cni.mtu));
+    }
+    for (i, node) in spec.revoked.iter().enumerate() {
+        if let Err(message) = dns_subdomain(node) {
+            fault(&format!("spec.revoked[{i}]"), message);
+        }
     }
     // Renewal comes after two thirds: less than a day would be a matter of hours, and a year is long for a stolen key.
     if !(1..=825).contains(&spec.certificate_days) {

@@ -11,8 +11,12 @@ mod communities;
 mod compile;
 mod fabric;
 pub(crate) mod fleet;
+mod ip_pools;
+pub(crate) mod issued;
+mod networks;
 mod problem;
 pub(crate) mod renewal;
+pub(crate) mod rotation;
 mod services;
 mod state;
 #[cfg(test)]
@@ -20,5 +24,6 @@ mod tests;
 
 pub(crate) use allocator::Allocations;
 pub(crate) use compile::{Memory, Options, Output, compile, encode, number};
+pub(crate) use ip_pools::IpPool;
 pub(crate) use problem::{Problem, Severity};
 pub(crate) use state::ClusterState;

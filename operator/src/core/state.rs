@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::api::{ClusterSpec, CommunitySpec, Content, EndpointSlice, Node, Object, ObjectRef, Service};
+use crate::api::{Block, ClusterSpec, CommunitySpec, Content, EndpointSlice, Node, Object, ObjectRef, Service};
 
 /// Every object that matters, by name or by namespace and name.
 #[derive(Default)]
@@ -10,6 +10,8 @@ pub(crate) struct ClusterState {
     pub(crate) nodes: BTreeMap<String, Object<Node>>,
     pub(crate) services: BTreeMap<(String, String), Object<Service>>,
     pub(crate) slices: BTreeMap<(String, String), Object<EndpointSlice>>,
+    /// Of Calico's IPAM.
+    pub(crate) blocks: BTreeMap<String, Object<Block>>,
 }
 
 impl ClusterState {
@@ -24,6 +26,7 @@ impl ClusterState {
             Content::Node(value) => put(&mut self.nodes, name, reference, value),
             Content::Service(value) => put(&mut self.services, namespaced, reference, value),
             Content::EndpointSlice(value) => put(&mut self.slices, namespaced, reference, value),
+            Content::Block(value) => put(&mut self.blocks, name, reference, value),
         }
     }
 }

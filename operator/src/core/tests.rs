@@ -1,5 +1,6 @@
 //! Compiles small states and looks at what comes out.
 
+mod calico;
 mod cluster;
 mod communities;
 mod lab;
@@ -120,6 +121,7 @@ impl Scene {
             "Community" => drop(self.state.communities.remove(name)),
             "Node" | "Outpost" => drop(self.state.nodes.remove(name)),
             "Service" => drop(self.state.services.remove(&key)),
+            "IPAMBlock" => drop(self.state.blocks.remove(name)),
             _ => drop(self.state.slices.remove(&key)),
         }
         self

@@ -6,7 +6,7 @@ mod listing;
 mod objects;
 mod watches;
 mod written;
-mod yaml;
+pub(crate) mod yaml;
 
 pub(crate) use directory::{Directory, is_manifest};
 pub(crate) use listing::{Change, Key, Listing};

@@ -20,11 +20,13 @@ pub(crate) enum Kind {
     Outpost,
     Service,
     EndpointSlice,
+    /// Of Calico's IPAM.
+    Block,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 6] =
-        [Kind::Cluster, Kind::Community, Kind::Node, Kind::Outpost, Kind::Service, Kind::EndpointSlice];
+    pub(crate) const ALL: [Kind; 7] =
+        [Kind::Cluster, Kind::Community, Kind::Node, Kind::Outpost, Kind::Service, Kind::EndpointSlice, Kind::Block];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -34,12 +36,18 @@ impl Kind {
             Kind::Outpost => "Outpost",
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
+            Kind::Block => "IPAMBlock",
         }
     }
 
     /// Whether it is a kind of ours, which has a status.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Kind::Cluster | Kind::Community | Kind::Outpost)
+    }
+
+    /// Whether an API server may well not know it: an old one, or one of a cluster without Calico.
+    pub(crate) fn may_be_unknown(self) -> bool {
+        matches!(self, Kind::EndpointSlice | Kind::Block)
     }
 
     fn of(reference: &ObjectRef) -> Option<Kind> {

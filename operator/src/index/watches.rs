@@ -63,6 +63,7 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
         Kind::Node => ("", "v1", "nodes"),
         Kind::Service => ("", "v1", "services"),
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
+        Kind::Block => ("crd.projectcalico.org", "v1", "ipamblocks"),
     };
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     ApiResource {
@@ -98,8 +99,8 @@ pub(crate) async fn follow<K, T, N>(
             }
             Err(error) => {
                 metrics.watch_failed(name);
-                if name == Kind::EndpointSlice.name() && is_unknown(&error) {
-                    debug!("the API server has no discovery.k8s.io/v1: Services have no endpoints");
+                if Kind::ALL.iter().any(|kind| kind.name() == name && kind.may_be_unknown()) && is_unknown(&error) {
+                    debug!(kind = name, "unknown to the API server");
                     Some(Change::Absent)
                 } else {
                     let told = std::mem::replace(&mut failing, true);

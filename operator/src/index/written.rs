@@ -116,8 +116,10 @@ pub(crate) fn secret(object: &Secret) -> Option<(Key, WrittenSecret)> {
         let bytes = &object.data.as_ref()?.get(name)?.0;
         String::from_utf8(bytes.clone()).ok()
     };
-    let credentials =
-        || Some(Credentials { ca: read("ca.crt")?, certificate: read("tls.crt")?, key: read("tls.key")? });
+    let credentials = || {
+        let (ca, certificate, key) = (read("ca.crt")?, read("tls.crt")?, read("tls.key")?);
+        Some(Credentials { ca, certificate, key, crl: read("crl.pem") })
+    };
     let written = WrittenSecret {
         owner: owner(&object.metadata),
         credentials: credentials(),

@@ -4,21 +4,21 @@ use serde_json::Value;
 use serde_saphyr::{Error, Spanned};
 
 /// One non-empty document of a file.
-pub(super) struct Document {
+pub(crate) struct Document {
     /// Line where its content starts, from 1; 0 if unknown.
-    pub(super) line: u64,
-    pub(super) value: Result<Value, SyntaxError>,
+    pub(crate) line: u64,
+    pub(crate) value: Result<Value, SyntaxError>,
 }
 
 /// Why a document is no YAML.
-pub(super) struct SyntaxError {
+pub(crate) struct SyntaxError {
     /// `line 3, column 7`, or empty.
-    pub(super) place: String,
-    pub(super) message: String,
+    pub(crate) place: String,
+    pub(crate) message: String,
 }
 
 /// All documents up to the first one after which the rest of the text has no meaning.
-pub(super) fn documents(mut text: &[u8]) -> Vec<Document> {
+pub(crate) fn documents(mut text: &[u8]) -> Vec<Document> {
     // Manifests are the administrator's own and may list a large cluster: only what a small text could multiply to is
     // bounded tightly (aliases, by the library's defaults).
     let options = serde_saphyr::options! {

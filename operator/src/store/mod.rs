@@ -5,30 +5,40 @@
 //! OUT/<node>/tls/                   credentials, see `credentials`
 //! OUT/status.json                   nodes and problems, for people and scripts
 //! OUT/.state/allocations.json       who has which pod network
-//! OUT/.state/ca.{crt,key}           the certificate authority
+//! OUT/.state/ca.{crt,key}           the certificate authority, and what else it must remember, see `Authorities`
+//! OUT/.state/issued.json            certificates that have not ended
+//! OUT/.state/tokens/<node>.json     what is kept of one-time tokens
 //! OUT/.state/lock                   held while an operator works here
 //! ```
 
 mod atomic;
 mod credentials;
+mod folder;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use selvedge_model::{DatapathMode, FirewallBackend, LocalSide, NodeConfig, Role, Services};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::authority::{Authority, Credentials};
+use crate::authority::{Authorities, Credentials};
 use crate::core::Allocations;
+use crate::core::issued::Issued;
+use crate::server::{Record, Verdict};
+use folder::Content;
 
 /// The output directory, for this process alone.
 pub(crate) struct Store {
     root: PathBuf,
     _lock: File,
+    /// Held while tokens or issued certificates are changed.
+    changing: Mutex<()>,
 }
 
 /// An error with the path it is about.
@@ -73,7 +83,7 @@ impl Store {
         let path = state.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).at(&path)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Store { root: root.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Store { root: root.to_owned(), _lock: lock, changing: Mutex::default() }),
             Err(TryLockError::WouldBlock) => Err("another selvedge-operator works here").at(root),
             Err(TryLockError::Error(e)) => Err(e).at(&path),
         }
@@ -109,8 +119,7 @@ impl Store {
     pub(crate) fn write_credentials(&self, node: &str, credentials: &Credentials, now: SystemTime) -> Result<()> {
         self.make_node_directory(node)?;
         let path = self.root.join(node).join("tls");
-        let version = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        credentials::write(&path, credentials, &version.to_string()).at(&path)
+        credentials::write(&path, credentials, &version(now)).at(&path)
     }
 
     /// Removes what this program wrote for a node, and the folder unless somebody put something else there.
@@ -136,36 +145,67 @@ impl Store {
 
     /// Empty if there are none yet. A file that cannot be read is an error: to go on would give networks twice.
     pub(crate) fn allocations(&self) -> Result<Allocations> {
-        let path = self.allocations_path();
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).at(&path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Allocations::default()),
-            Err(e) => Err(e).at(&path),
-        }
+        read_json(&self.allocations_path())
     }
 
     pub(crate) fn write_allocations(&self, allocations: &Allocations) -> Result<()> {
         write_json(&self.allocations_path(), allocations, 0o600)
     }
 
-    /// The authority kept here, or a new one if there is neither key nor certificate. `true` if it is new.
-    pub(crate) fn authority(&self, cluster: &str, now: SystemTime) -> Result<(Authority, bool)> {
-        let state = self.root.join(".state");
-        let (path, key_path) = (state.join("ca.crt"), state.join("ca.key"));
-        if path.exists() || key_path.exists() {
-            let pem = fs::read_to_string(&path).at(&path)?;
-            let key = fs::read_to_string(&key_path).at(&key_path)?;
-            return Ok((Authority::load(&pem, &key).at(&state)?, false));
+    /// Empty if there are none yet. A file that cannot be read is an error: to go on would forget what is to be revoked.
+    pub(crate) fn change_issued(&self, change: impl FnOnce(&mut Issued)) -> Result<Issued> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.state_path("issued.json");
+        let mut issued = read_json(&path)?;
+        change(&mut issued);
+        write_json(&path, &issued, 0o600)?;
+        Ok(issued)
+    }
+
+    /// Lets the token of a node be judged. The record that comes of it, if any, is written before anybody else looks.
+    pub(crate) fn change_token(&self, node: &str, judge: impl FnOnce(&Record) -> Verdict) -> Result<bool> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = token_path(&self.root, node);
+        let record: Record = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).at(&path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e).at(&path),
+        };
+        match judge(&record) {
+            Verdict::Spend(spent) => write_json(&path, &spent, 0o600).map(|()| true),
+            Verdict::Repeat => Ok(true),
+            Verdict::Refuse => Ok(false),
         }
-        let (authority, key) = Authority::create(cluster, now).at(&state)?;
-        // The certificate comes last: a key alone is noticed at the next start.
-        atomic::replace(&key_path, key.as_bytes(), 0o600).at(&key_path)?;
-        atomic::replace(&path, authority.pem().as_bytes(), 0o600).at(&path)?;
-        Ok((authority, true))
+    }
+
+    /// The authorities kept here; `None` if there is neither key nor certificate.
+    pub(crate) fn authorities(&self) -> Result<Option<Authorities>> {
+        let state = self.root.join(".state");
+        let mut kept = BTreeMap::new();
+        for name in Authorities::FILES {
+            let path = state.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => drop(kept.insert(name.to_owned(), text)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at(&path),
+            }
+        }
+        if Authorities::are_kept(&kept) { Authorities::load(&kept).map(Some).at(&state) } else { Ok(None) }
+    }
+
+    pub(crate) fn write_authorities(&self, authorities: &Authorities, now: SystemTime) -> Result<()> {
+        let state = self.root.join(".state");
+        let kept = authorities.keep().at(&state)?;
+        let files = kept.iter().map(|(name, text)| (name.as_str(), Content { text, mode: 0o600 })).collect();
+        folder::write(&state, &files, &version(now)).at(&state)
+    }
+
+    fn state_path(&self, name: &str) -> PathBuf {
+        self.root.join(".state").join(name)
     }
 
     fn allocations_path(&self) -> PathBuf {
-        self.root.join(".state/allocations.json")
+        self.state_path("allocations.json")
     }
 
     fn config_path(&self, node: &str) -> PathBuf {
@@ -196,6 +236,32 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         firewall: FirewallBackend::default(),
         metered: false,
     })
+}
+
+/// Keeps a token in an output directory, whether an operator works there or not. It replaces an earlier one.
+pub(crate) fn write_token(root: &Path, node: &str, record: &Record) -> Result<()> {
+    let path = token_path(root, node);
+    if let Some(tokens) = path.parent() {
+        atomic::directory(tokens, 0o700).at(tokens)?;
+    }
+    write_json(&path, record, 0o600)
+}
+
+fn token_path(root: &Path, node: &str) -> PathBuf {
+    root.join(".state/tokens").join(format!("{node}.json"))
+}
+
+/// A name for what is written now.
+fn version(now: SystemTime) -> String {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).at(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(e) => Err(e).at(path),
+    }
 }
 
 fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> Result<()> {

@@ -56,3 +56,6 @@ pub(crate) fn words(error: &(dyn Error + 'static)) -> String {
     let trimmed = words.iter().map(|text| text.trim_end_matches([':', ' ']));
     trimmed.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests;

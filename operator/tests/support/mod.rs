@@ -4,6 +4,8 @@ mod proxy;
 mod server;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -30,6 +32,7 @@ pub(crate) struct World {
 pub(crate) struct Operator {
     child: Child,
     log: PathBuf,
+    kubeconfig: PathBuf,
 }
 
 impl World {
@@ -52,6 +55,11 @@ impl World {
 
     /// Starts an operator that speaks to the API server through the proxy.
     pub(crate) fn operator(&self, name: &str, proxy: &Proxy) -> Operator {
+        self.operator_with(name, proxy, &[])
+    }
+
+    /// As [`World::operator`], with more arguments.
+    pub(crate) fn operator_with(&self, name: &str, proxy: &Proxy, arguments: &[&str]) -> Operator {
         let kubeconfig = self.server.directory().join(format!("{name}.kubeconfig"));
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
@@ -62,12 +70,13 @@ impl World {
         let log = self.server.directory().join(format!("{name}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_selvedge-operator"))
             .args(["serve", "--metrics-listen", "127.0.0.1:0", "--identity", name, "--kubeconfig"])
-            .arg(kubeconfig)
+            .arg(&kubeconfig)
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Operator { child, log }
+        Operator { child, log, kubeconfig }
     }
 
     /// Creates or changes an object; its status too, if there is one.
@@ -198,6 +207,37 @@ impl Operator {
             if log.contains(text) { Ok(()) } else { Err(log) }
         })
         .await;
+    }
+
+    /// Where devices are answered, once they are.
+    pub(crate) async fn feed(&self) -> SocketAddr {
+        self.says("devices are answered on ").await;
+        let log = self.log();
+        let address = log.split("devices are answered on ").nth(1).unwrap();
+        address.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The secret of a new token.
+    pub(crate) fn token(&self, outpost: &str) -> String {
+        let made = Command::new(env!("CARGO_BIN_EXE_selvedge-operator"))
+            .args(["token", "--outpost", outpost, "--server", "https://192.0.2.1:8443", "--kubeconfig"])
+            .arg(&self.kubeconfig)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap().trim().rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// What is answered on the port for metrics: the status line and the rest.
+    pub(crate) fn ask(&self, path: &str) -> (String, String) {
+        let log = self.log();
+        let address = log.split("metrics on http://").nth(1).unwrap().split('/').next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (status, rest) = answer.split_once("\r\n").unwrap();
+        (status.to_owned(), rest.to_owned())
     }
 
     /// SIGTERM, and whether the end was a good one.

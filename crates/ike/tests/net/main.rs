@@ -11,4 +11,6 @@ mod idle;
 mod pki;
 mod rekey;
 mod replace;
+#[cfg(feature = "crl")]
+mod revocation;
 mod soak;

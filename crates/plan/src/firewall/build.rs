@@ -58,7 +58,7 @@ impl Builder<'_> {
         if node.config.role == Role::Connector {
             self.set(Set::LocalNodes, hosts(&node.config.local.node_addresses));
         }
-        if node.facts.datapath == Datapath::User {
+        if node.ends_tunnels() {
             self.set(Set::Tunnel, node.tunnels().flat_map(|p| p.prefixes.clone()).collect());
         }
     }
@@ -96,23 +96,45 @@ impl Builder<'_> {
         }
     }
 
+    /// Between the networks of this node and those of its peers, and what this node translated itself. Nobody else is
+    /// let in: who else may reach them is for the owner of the host to say.
     fn forward(&mut self) {
-        let sets: &[Set] = match self.node.config.role {
-            Role::Edge => &[Set::Local],
-            Role::Connector => &[Set::Local, Set::Remote],
-            Role::Cloud => &[Set::Remote],
+        use Match::{DestinationIn, Established, SourceIn, Translated};
+        use Set::{Local, LocalNodes, Offered, Remote, RemoteNodes, Tunnel};
+        let ways: &[(Set, Set)] = match self.node.config.role {
+            Role::Edge => &[
+                (Remote, Local),
+                (RemoteNodes, Local),
+                (Offered, Local),
+                // What else the hosts of a gateway's network may do is its owner's business.
+                (Offered, Remote),
+                (Remote, Offered),
+            ],
+            Role::Connector => &[
+                (Remote, Local),
+                (RemoteNodes, Local),
+                (LocalNodes, Local),
+                (LocalNodes, Remote),
+                (Remote, Remote),
+                (Remote, LocalNodes),
+            ],
+            Role::Cloud => {
+                self.rule(Chain::Forward, [SourceIn(Remote)], Verdict::Accept);
+                self.rule(Chain::Forward, [DestinationIn(Remote)], Verdict::Accept);
+                return;
+            }
         };
-        if self.node.config.role == Role::Connector {
-            self.rule(Chain::Forward, [Match::Established], Verdict::Accept);
+        self.rule(Chain::Forward, [SourceIn(Local)], Verdict::Accept);
+        for (from, to) in ways {
+            self.rule(Chain::Forward, [SourceIn(*from), DestinationIn(*to)], Verdict::Accept);
         }
-        for set in sets {
-            self.rule(Chain::Forward, [Match::SourceIn(*set)], Verdict::Accept);
-            self.rule(Chain::Forward, [Match::DestinationIn(*set)], Verdict::Accept);
+        for end in [DestinationIn(Local), DestinationIn(Remote), SourceIn(Tunnel)] {
+            for condition in [Established, Translated] {
+                self.rule(Chain::Forward, [end.clone(), condition], Verdict::Accept);
+            }
         }
-        // Not for others: what else the hosts of a gateway's network may do is its owner's business.
-        let (near, far) = (Set::Offered, Set::Remote);
-        self.rule(Chain::Forward, [Match::SourceIn(near), Match::DestinationIn(far)], Verdict::Accept);
-        self.rule(Chain::Forward, [Match::SourceIn(far), Match::DestinationIn(near)], Verdict::Accept);
+        // A peer is no user of this node's other ways.
+        self.rule(Chain::Forward, [SourceIn(Tunnel)], Verdict::Drop);
     }
 
     /// Whose source address changes. Everything that goes to a peer's prefix is decided here, by its destination and

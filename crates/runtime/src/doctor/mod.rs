@@ -2,6 +2,8 @@
 //!
 //! It looks and changes nothing; what it tries in the kernel it takes back.
 
+#[cfg(feature = "api")]
+mod api;
 mod finding;
 mod kernel;
 mod platform;
@@ -49,6 +51,12 @@ pub(crate) fn examine(options: &Options, program: &Program, json: bool) -> Resul
     }
     let here = Platform::here();
     let delivered = source::delivered(options);
+    #[cfg(feature = "api")]
+    let delivered = match options.source.kind {
+        crate::SourceKind::File => delivered,
+        // The running program tells how its source is.
+        _ => source::last_good(options),
+    };
     let last_good = source::last_good(options).ok();
     let loaded = delivered.as_ref().ok().or(last_good.as_ref());
     let config = loaded.map(|loaded| &loaded.config);

@@ -41,7 +41,14 @@ pub(super) fn findings(
             None
         }
     };
+    #[cfg(feature = "api")]
+    let told = status
+        .as_ref()
+        .filter(|status| status.source.as_ref().is_some_and(|source| source.configuration))
+        .map(super::api::configuration);
     match delivered {
+        #[cfg(feature = "api")]
+        _ if told.is_some() => out.extend(told),
         Ok(loaded) => {
             let text = format!("configuration of {}, generation {}", loaded.config.name, loaded.config.generation);
             out.push(Finding::new(Level::Ok, "config", text));
@@ -55,6 +62,8 @@ pub(super) fn findings(
     out.push(clock(now));
     out.extend(loaded.and_then(|loaded| certificate(loaded, now)));
     let Some(status) = status else { return Ok(out) };
+    #[cfg(feature = "api")]
+    out.extend(status.source.as_ref().map(super::api::findings).unwrap_or_default());
     for problem in &status.problems {
         out.push(Finding::new(Level::Fail, "problem", problem.clone()));
     }

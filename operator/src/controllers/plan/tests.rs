@@ -14,7 +14,8 @@ use crate::index::{Change, Kind, config, secret};
 struct World {
     objects: Objects,
     written: Written,
-    authority: Authority,
+    authorities: Authorities,
+    issued: Issued,
     checks: Checks,
     now: SystemTime,
     version: u64,
@@ -23,11 +24,12 @@ struct World {
 impl World {
     fn new() -> World {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let (authority, _) = Authority::create("beijing", now).unwrap();
+        let authorities = Authorities::create("beijing", None, now).unwrap();
         let mut world = World {
             objects: Objects::default(),
             written: Written::default(),
-            authority,
+            authorities,
+            issued: Issued::default(),
             checks: Checks::default(),
             now,
             version: 0,
@@ -75,7 +77,8 @@ impl World {
         let mut plan = Plan::default();
         configurations(&mut output, &self.objects, &self.written, &mut plan);
         remains(&self.objects, &self.written, &mut plan);
-        credentials(&output, &self.objects, &self.written, &self.authority, &mut self.checks, self.now, &mut plan);
+        let World { objects, written, authorities, issued, checks, .. } = self;
+        credentials(&output, true, objects, written, authorities, issued, checks, self.now, &mut plan);
         (plan, output)
     }
 
@@ -99,8 +102,10 @@ impl World {
             }
             Action::Secret(Owned { node, owner, content }) => {
                 let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.clone());
-                let made = || self.authority.issue(&content.name, self.now, output.certificate_days).unwrap();
-                let credentials = there.filter(|_| content.keep).unwrap_or_else(made);
+                let days = output.certificate_days;
+                let made = self.authorities.issue(&content.name, &mut self.issued, self.now, days).unwrap().0;
+                let kept = there.filter(|_| content.keep).map(|there| self.authorities.current(&there));
+                let credentials = kept.unwrap_or(made);
                 let mut object: Secret = render::secret(node, owner, &credentials);
                 object.metadata.resource_version = version;
                 let (key, new) = secret(&object).unwrap();
@@ -163,6 +168,53 @@ fn a_change_is_written_to_those_it_concerns() {
     world.put("Community", "c", members(&["beijing.edge-2"]));
     assert_eq!(world.pass(), ["config edge-1", "config edge-2"]);
     assert_eq!((world.generation("edge-1"), world.generation("edge-3"), world.generation("cloud-1")), (4, 3, 1));
+}
+
+#[test]
+fn a_revoked_node_gets_nothing_and_all_others_the_list() {
+    let mut world = settled();
+    let spec = |revoked: &[&str]| {
+        json!({"spec": {
+            "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "edgePodCIDRs": ["10.234.0.0/16"],
+            "connector": {"addresses": ["203.0.113.10"]}, "revoked": revoked,
+        }})
+    };
+    world.put("Cluster", "beijing", spec(&["edge-2"]));
+    let (_, output) = world.plan();
+    world.issued.revoke(&output.authority.revoked, 1_800_000_000);
+    assert_eq!(world.issued.revoked().len(), 1);
+    world.authorities.revoke(world.issued.revoked(), world.now).unwrap();
+    world.checks.forget();
+    let why = "delivered with other authorities";
+    let others = ["cloud-1", "edge-1", "edge-3"].map(|node| format!("secret {node} {why}"));
+    assert_eq!(world.pass(), others);
+    assert_eq!(world.pass(), Vec::<String>::new());
+    world.put("Cluster", "beijing", spec(&[]));
+    assert_eq!(world.pass(), ["secret edge-2 replaced: the certificate was revoked"]);
+    assert_eq!(world.pass(), Vec::<String>::new());
+}
+
+#[test]
+fn all_credentials_follow_the_authorities() {
+    let mut world = settled();
+    let step = |world: &mut World| {
+        let everybody = crate::authority::Everybody { trusted: true, replaced: true };
+        world.authorities.advance("beijing", Some("x"), 0, &everybody, world.now).unwrap();
+        world.checks.forget();
+        let actions = world.pass();
+        assert_eq!((actions.len(), world.pass().len()), (4, 0));
+        actions[1].clone()
+    };
+    assert_eq!(step(&mut world), "secret edge-1 delivered with other authorities");
+    assert_eq!(step(&mut world), "secret edge-1 replaced: the certificate was issued by the previous authority");
+    assert_eq!(step(&mut world), "secret edge-1 delivered with other authorities");
+}
+
+#[test]
+fn an_outpost_that_enrols_has_a_key_of_its_own() {
+    let mut world = settled();
+    world.put("Outpost", "gw-1", json!({"spec": {"lanPrefixes": ["192.168.77.0/24"]}}));
+    assert_eq!(world.pass(), ["config cloud-1", "config gw-1"]);
 }
 
 #[test]
@@ -269,7 +321,7 @@ fn what_a_config_map_cannot_hold_is_not_sent() {
     let mut world = World::new();
     // Names as cloud providers make them.
     let domain = format!("{0}.{0}.{0}", "gateway".repeat(8));
-    for i in 0..3600_u32 {
+    for i in 0..4200_u32 {
         let (a, b) = (i / 250, i % 250 + 1);
         let network = format!("11.{}.{}.0/24", i / 256, i % 256);
         world.node(&format!("edge-{i}.{domain}"), "edge", &format!("192.168.{a}.{b}"), &[&network]);
@@ -281,5 +333,5 @@ fn what_a_config_map_cannot_hold_is_not_sent() {
     assert!(words[0].ends_with("more than the 1048576 that a ConfigMap holds; the last good one stays"), "{words:?}");
     let connector = |action: &&Action| matches!(action, Action::Config(owned) if owned.node == "cloud-1");
     assert_eq!(plan.actions.iter().find(connector), None);
-    assert!(output.nodes.len() > 3600);
+    assert!(output.nodes.len() > 4200);
 }

@@ -1,0 +1,52 @@
+//! The laboratory's rows in a Kubernetes: the operator on the API server, the agents fed by what stands for it on the
+//! edges.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use super::framework::Framework;
+use super::offline;
+use crate::demo;
+use crate::fabric::{Fabric, Options};
+use crate::table::Report;
+
+/// The 48 rows and those of our own.
+pub fn run(framework: Framework, options: &Options) -> Result<ExitCode> {
+    with(framework, options, |report, fabric| {
+        report.check("k1", "the agents say which API they ask", || source(fabric));
+        demo::every_row(report, fabric, None)
+    })
+}
+
+/// What happens without the cloud.
+pub fn offline(framework: Framework, options: &Options) -> Result<ExitCode> {
+    with(framework, options, offline::run)
+}
+
+fn with(
+    framework: Framework,
+    options: &Options,
+    rows: impl FnOnce(&mut Report, &mut Fabric) -> Result<()>,
+) -> Result<ExitCode> {
+    let mut report = Report::new();
+    report.title(&format!("Setting up: {}", framework.word()));
+    let mut fabric = Fabric::start_on(framework, options, &report)?;
+    rows(&mut report, &mut fabric).with_context(|| fabric.logs())?;
+    if report.failed() > 0 {
+        println!("{}", fabric.logs());
+    }
+    Ok(report.finish())
+}
+
+fn source(fabric: &Fabric) -> Result<String> {
+    let framework = fabric.cluster.as_ref().context("no cluster")?.framework;
+    for node in ["edge-1", "edge-2"] {
+        fabric.await_status(node, "its source", |status| {
+            let source = status.source.as_ref().context("no source in its status")?;
+            ensure!(source.kind == framework.word(), "{source:?}");
+            Ok(())
+        })?;
+    }
+    Ok(framework.word().to_owned())
+}

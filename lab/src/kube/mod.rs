@@ -1,0 +1,104 @@
+//! A real Kubernetes for tests: the API server with its store and its controllers, and what stands for it on an edge.
+
+pub mod api;
+mod binaries;
+pub mod cloud;
+pub mod cluster;
+mod control_plane;
+mod edges;
+pub mod framework;
+mod matrix;
+mod offline;
+mod pki;
+mod scale;
+mod steady;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use self::control_plane::{ControlPlane, Site};
+use self::framework::Framework;
+use crate::fabric::Options;
+use crate::suite::{self, Job};
+use crate::topology::RunDir;
+
+/// What can be done with it.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start a control plane on the loopback, print its KUBECONFIG, and stay until interrupted.
+    Up(Up),
+    /// The 48 rows and more, with the operator on the API server and the agents fed by an edge-local API.
+    Matrix {
+        /// Whose edges they are.
+        #[arg(long)]
+        source: Framework,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// What happens without the cloud: refused, black-holed, restarted, back again.
+    Offline {
+        /// Whose edges they are.
+        #[arg(long)]
+        source: Framework,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// `matrix` and `offline` with every source, two at a time, with one summary.
+    Test,
+    /// What each edge-local API does online, cut off, restarted offline and joined again.
+    Edges {
+        /// Whose.
+        framework: Framework,
+        /// Leave logs behind.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// How the operator does with many nodes: times, writes and memory, as a table.
+    Bench(scale::Options),
+}
+
+/// A control plane for people and for the tests of others.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Of the API server; the next three are used too.
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+}
+
+/// Runs one of them.
+pub fn run(verb: &Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Up(options) => up(options),
+        Verb::Matrix { source, options } => matrix::run(*source, options),
+        Verb::Offline { source, options } => matrix::offline(*source, options),
+        Verb::Test => test(),
+        Verb::Bench(options) => scale::run(options),
+        Verb::Edges { framework, keep } => edges::run(*framework, *keep),
+    }
+}
+
+/// They wait for time-outs most of the time, so two go side by side.
+fn test() -> Result<ExitCode> {
+    let all = [Framework::Kubernetes, Framework::Kubeedge, Framework::Superedge, Framework::Openyurt];
+    let lane = |verb: &str| {
+        let job = |framework: Framework| Job {
+            what: format!("{verb}: {}", framework.word()),
+            arguments: format!("kube {verb} --source {} --datapath user", framework.word()),
+        };
+        all.map(job).into()
+    };
+    suite::run_lanes(["matrix", "offline"].map(lane).into())
+}
+
+fn up(options: &Up) -> Result<ExitCode> {
+    let dir = RunDir::create(false)?;
+    let mut plane = ControlPlane::start(&Site { namespace: None, addresses: &[], port: options.port, dir: &dir })?;
+    println!("export KUBECONFIG={}", plane.kubeconfig().display());
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        plane.check()?;
+    }
+}
