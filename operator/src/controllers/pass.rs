@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use selvedge_model::Role;
+use selvedge_model::{Role, ServiceMode, ServiceSource};
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::agents::Wanted;
 use super::credentials::Keys;
 use super::failure::{Context, Failure};
 use super::plan::{self, Action, Owned, Plan, Reason};
@@ -22,6 +23,7 @@ use super::status::{self, Update};
 use super::{Controller, allocations, credentials, events, ip_pools, until};
 use crate::api::CERTIFICATE_DAYS;
 use crate::authority::{Authorities, Credentials, Everybody, seconds};
+use crate::core::fleet::NodeView;
 use crate::core::issued::Issued;
 use crate::core::rotation::Phase;
 use crate::core::{Memory, Output, Problem, Severity, compile, encode};
@@ -34,7 +36,7 @@ const PARALLEL: usize = 32;
 /// Writes between two looks for something new.
 const CHUNK: usize = 256;
 /// For one write.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Between looks for devices while authorities change.
 const LOOK: Duration = Duration::from_secs(30);
@@ -120,9 +122,14 @@ impl Controller {
             Some(Problem::error(reference, "", message.clone()))
         });
         problems.extend(refused);
+        for (node, why) in &self.around.agents.borrow().failing {
+            let Some(seen) = self.objects.node(node) else { continue };
+            problems.push(Problem::warning(&seen.reference, "", format!("its agent does not come up: {why}")));
+        }
         problems.sort();
         self.measure(output.as_ref(), &problems, plan.longest, plan.renewal);
         let said = self.say(output.as_ref(), &problems).await;
+        self.equip(output.as_ref());
         if let Some(output) = &output {
             self.publish(output)?;
         }
@@ -407,7 +414,8 @@ impl Controller {
         };
         stream::iter(events).map(send).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
 
-        let updates = status::updates(&self.objects, output, problems, &format!("{now:.0}"));
+        let updates =
+            status::updates(&self.objects, output, &self.around.agents.borrow(), problems, &format!("{now:.0}"));
         let put = |update: Update| {
             let client = client.clone();
             async move {
@@ -433,6 +441,36 @@ impl Controller {
             }
         }
         success
+    }
+
+    /// Tells which nodes are to have agents: those whose configuration and credentials are there.
+    fn equip(&self, output: Option<&Output>) {
+        let Some(output) = output else { return };
+        let spec = self.objects.cluster(&output.cluster).and_then(|cluster| cluster.agent.clone());
+        let mut nodes = BTreeMap::new();
+        for (name, config) in &output.nodes {
+            let Some((uid, node)) = self.objects.kubernetes_node(name) else { continue };
+            let Some(there) = self.written.configs.get(&key(name)).filter(|there| there.owner == uid) else { continue };
+            if self.written.secrets.get(&key(name)).is_none() {
+                continue;
+            }
+            let serves = config.services.mode != ServiceMode::Off;
+            let view = NodeView {
+                uid: uid.to_owned(),
+                role: config.role,
+                online: node.online,
+                agent: node.agent.clone(),
+                marked: there.marked,
+                token: serves && config.services.source == ServiceSource::Api,
+            };
+            nodes.insert(name.clone(), view);
+        }
+        let wanted = Some(Wanted { spec, nodes });
+        self.around.wanted.send_if_modified(|old| {
+            let news = *old != wanted;
+            *old = wanted;
+            news
+        });
     }
 
     fn measure(&self, output: Option<&Output>, problems: &[Problem], longest: usize, renewal: Option<SystemTime>) {
@@ -465,14 +503,14 @@ impl Action {
 }
 
 /// What is gone already is deleted.
-fn gone<T>(result: kube::Result<T>) -> kube::Result<()> {
+pub(super) fn gone<T>(result: kube::Result<T>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result.map(drop),
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(result) => result,
         Err(_) => Err(Failure::new("the API server does not answer")),
