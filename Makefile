@@ -31,7 +31,7 @@ test: setup-test check unit build interop lab-test units test-packages
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	for features in '' api cni crl doctor p384 quiet services; do \
+	for features in '' api cni crl doctor p384 pod quiet services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny
@@ -64,7 +64,7 @@ test-arch-quick: setup-arch build
 	$(BIN)/selvedge-lab arch --arch mipsel --quick
 
 # Programs of others, built from Go modules once, into target/kube/bin.
-test-kube: setup-test build
+test-kube: setup-test build test-kube-operator
 	lab/tools/kube/build kubernetes kubeedge superedge openyurt
 	$(BIN)/selvedge-lab kube test
 

@@ -16,8 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
+use crate::controllers::agents::Agents;
 use crate::controllers::{Controller, InCluster, Ledger, MANAGER, Surroundings, create_token};
 use crate::core::Options;
+use crate::core::fleet::Report;
 use crate::server::{self, Server, Token};
 use crate::telemetry::{self, Health, LogFormat, Metrics};
 use crate::{index, lease};
@@ -129,6 +131,10 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
         tokio::spawn(async move { lease::run(client, &namespace, identity, leader_out, stopped).await })
     };
     let (output, _) = watch::channel(None);
+    let (wanted, to_be_equipped) = watch::channel(None);
+    let (report, agents) = watch::channel(Report::default());
+    let crew = Agents::new(client.clone(), &serve.namespace, to_be_equipped, leader.clone(), report);
+    tokio::spawn(crew.run(metrics.clone()));
     let options = Options { cluster: serve.cluster, services: ServiceSource::Api };
     let around = Surroundings {
         client,
@@ -137,6 +143,8 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
         news,
         leader,
         output,
+        wanted,
+        agents,
         server,
         ledger,
         metrics,

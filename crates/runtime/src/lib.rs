@@ -15,6 +15,8 @@ mod privilege;
 mod run;
 mod source;
 pub mod status;
+#[cfg(feature = "pod")]
+mod succession;
 mod summary;
 mod view;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use selvedge_linux::capabilities::{self, Capability};
 use selvedge_linux::landlock::{self, Access, Tcp};
-use selvedge_linux::process;
 use selvedge_linux::user::{Right, User};
+use selvedge_linux::{process, sysctl};
 
 use crate::error::Context as _;
 use crate::source::private_dir;
@@ -121,7 +121,7 @@ fn restrict(options: &Options, program: &Path, own_dirs: &[&Path]) -> Result<Opt
     readable.extend(secrets(options));
     let rules = readable.iter().map(|path| (path.as_path(), Access::Read));
     let rules = rules.chain(own_dirs.iter().map(|dir| (*dir, Access::Write)));
-    let rules = rules.chain([(Path::new("/proc/sys/net"), Access::Write)]);
+    let rules = rules.chain(sysctl::FOLDERS.map(|folder| (Path::new(folder), Access::Write)));
     let rules = rules.chain(IPTABLES_LOCKS.map(|path| (Path::new(path), Access::Read)));
     let rules = rules.chain(DEVICES.map(|path| (Path::new(path), Access::Device)));
     landlock::restrict(rules, Tcp::Allowed).context(|| "give up files".to_owned())

@@ -59,6 +59,15 @@ enum Input {
 }
 
 async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: String) -> Result<()> {
+    let mut stop = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()
+        .context(|| "listen to signals".to_owned())?;
+    // The first process of a container; elsewhere, a second one is a mistake.
+    #[cfg(feature = "pod")]
+    if std::process::id() == 1 && !crate::succession::await_turn(&options, &mut stop).await {
+        return Ok(());
+    }
     let visitors = listen(&options.status_socket())?;
     let mut clock = Clock::new(&options.state_dir);
     let mut node = Node::new(options, exe, confinement)?;
@@ -70,10 +79,6 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
     let mut files = Files::default();
     let (mut keeper_fd, mut kernel_fd) = (None, None);
     let mut epoch = (0, false);
-    let mut stop = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
-        .into_iter()
-        .collect::<io::Result<Vec<_>>>()
-        .context(|| "listen to signals".to_owned())?;
     let mut reload = signal(SignalKind::hangup()).context(|| "listen to signals".to_owned())?;
     let mut reload_at = Some(Duration::ZERO);
     loop {

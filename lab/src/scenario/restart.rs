@@ -22,6 +22,16 @@ pub fn killed(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
             traffic.stop()
         });
     }
+    report.check("1c", "program and keeper of edge-1 gone, as with a container, and started: traffic is back", || {
+        let stream = fabric.traffic("edge-1", "cloud-2")?;
+        fabric.kill("edge-1")?;
+        fabric.kill_keeper("edge-1")?;
+        let ended = Instant::now();
+        fabric.start_program("edge-1")?;
+        let gap = stream.await_recovery(ended, BACK)?;
+        fabric.await_keyed("edge-1")?;
+        within(gap, BACK)
+    });
     Ok(())
 }
 

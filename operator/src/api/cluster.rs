@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
 use serde::{Deserialize, Serialize};
 
+use super::agent::AgentSpec;
 use super::fields::{Selector, Word, prefixes, word};
 use super::schema;
 use super::status::Condition;
@@ -102,6 +103,9 @@ pub(crate) struct ClusterSpec {
     #[serde(default = "certificate_days")]
     #[schemars(schema_with = "schema::integer::<1, 825>")]
     pub(crate) certificate_days: u32,
+    /// Agents and connector as pods. Without it the nodes have them from packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<AgentSpec>,
     /// Nodes whose certificates count no longer, and that get none until they are taken off this list.
     #[serde(default)]
     #[schemars(schema_with = "schema::node_names")]
@@ -213,6 +217,30 @@ pub(crate) struct ClusterStatus {
     pub(crate) edges: u32,
     /// What is wrong with any object, the first ones.
     pub(crate) problems: Vec<String>,
+    /// Agents and connector in pods, if `spec.agent` asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agents: Option<AgentsStatus>,
+}
+
+/// How the pods of agents and connector are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AgentsStatus {
+    /// Nodes that should have one.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) nodes: u32,
+    /// Nodes that have what they should have, and it works.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) ready: u32,
+    /// Nodes that are not online; they follow when they are back.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) offline: u32,
+    /// Nodes that wait for their turn.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) waiting: u32,
+    /// Nodes from which an agent is being removed.
+    #[schemars(schema_with = "schema::count")]
+    pub(crate) leaving: u32,
 }
 
 impl Default for ConnectorSpec {

@@ -9,6 +9,7 @@ use selvedge_model::{DatapathMode, FirewallBackend, Protocol, ServiceMode};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::agent::NodeAgent;
 use super::fields::{Prefix, Word, parse_word};
 use super::{FieldError, typed};
 
@@ -30,6 +31,10 @@ pub(crate) struct Node {
     pub(crate) firewall: Option<FirewallBackend>,
     /// Annotation `selvedge.dev/metered`.
     pub(crate) metered: bool,
+    /// Condition `Ready`.
+    pub(crate) online: bool,
+    /// Annotations that begin with `selvedge.dev/agent`.
+    pub(crate) agent: NodeAgent,
     /// What only an Outpost has.
     pub(crate) outpost: Option<Outside>,
 }
@@ -99,6 +104,13 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
             }
         }
     }
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let agent = NodeAgent {
+        mode: annotation_word(&metadata, "agent")?.unwrap_or_default(),
+        image: annotation(&metadata, "agent-image").map(|(text, _)| text.to_owned()),
+        args: annotation(&metadata, "agent-args").map(|(text, _)| words(text)).unwrap_or_default(),
+    };
+    let conditions = raw.status.conditions.unwrap_or_default();
     Ok(Node {
         pod_cidrs,
         internal_ips,
@@ -110,6 +122,8 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
         firewall: annotation_word(&metadata, "firewall")?,
         metered: annotation_word(&metadata, "metered")?.unwrap_or(false),
         labels: metadata.labels.unwrap_or_default(),
+        online: conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
+        agent,
         outpost: None,
     })
 }
@@ -205,6 +219,15 @@ struct RawNodeSpec {
 #[derive(Default, Deserialize)]
 struct RawNodeStatus {
     addresses: Option<Vec<RawNodeAddress>>,
+    conditions: Option<Vec<RawCondition>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "two columns of one type are no duplicates")]
 
+mod agent;
 mod calico;
 mod cluster;
 mod community;
@@ -23,8 +24,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
+#[cfg(test)]
+pub(crate) use agent::{LogLevel, Share};
 pub(crate) use calico::Block;
-pub(crate) use cluster::{CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
+pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::{dns_subdomain, is_dns_label};

@@ -87,11 +87,11 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
         labels: metadata.labels.unwrap_or_default(),
         internal_ips,
         pod_cidrs: spec.lan_prefixes,
-        annotated_cidrs: Vec::new(),
         public_addresses: spec.public_addresses,
         datapath: spec.datapath,
         firewall: spec.firewall,
         metered: spec.metered,
         outpost: Some(Outside { services: spec.services }),
+        ..Node::default()
     })
 }

@@ -8,6 +8,7 @@
 //!
 //! Level-triggered: a pass starts from what is there, so it may end anywhere and the next one goes on.
 
+pub(crate) mod agents;
 mod allocations;
 mod credentials;
 mod events;
@@ -30,10 +31,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
+use self::agents::Wanted;
 use self::allocations::Stored;
 use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
+use crate::core::fleet::Report;
 use crate::core::{IpPool, Options, Output};
 use crate::index::{News, Objects, Written};
 use crate::server::Server;
@@ -65,6 +68,10 @@ pub(crate) struct Surroundings {
     pub(crate) leader: watch::Receiver<bool>,
     /// What was compiled last, for whoever serves it.
     pub(crate) output: watch::Sender<Option<Arc<Output>>>,
+    /// Which nodes are to have agents, for the one who sees to it.
+    pub(crate) wanted: watch::Sender<Option<Wanted>>,
+    /// How these agents are.
+    pub(crate) agents: watch::Receiver<Report>,
     /// Where devices ask for themselves.
     pub(crate) server: Option<Arc<Server<InCluster>>>,
     pub(crate) ledger: Ledger,
@@ -178,6 +185,7 @@ impl Controller {
                     let us = self.leads();
                     self.led_by(us);
                 }
+                Ok(()) = self.around.agents.changed() => self.schedule.change(Instant::now()),
                 () = sleep_until(due) => {
                     if ready && self.leads() && Instant::now() >= self.schedule.due {
                         self.pass().await;

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use selvedge_model::Role;
+use selvedge_model::{Role, ServiceMode, ServiceSource};
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::agents::Wanted;
 use super::credentials::Keys;
 use super::failure::{Context, Failure};
 use super::plan::{self, Action, Owned, Plan, Reason};
@@ -22,6 +23,7 @@ use super::status::{self, Update};
 use super::{Controller, allocations, credentials, events, ip_pools, until};
 use crate::api::CERTIFICATE_DAYS;
 use crate::authority::{Authorities, Credentials, Everybody, seconds};
+use crate::core::fleet::NodeView;
 use crate::core::issued::Issued;
 use crate::core::rotation::Phase;
 use crate::core::{Memory, Output, Problem, Severity, compile, encode};
@@ -34,7 +36,7 @@ const PARALLEL: usize = 32;
 /// Writes between two looks for something new.
 const CHUNK: usize = 256;
 /// For one write.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Between looks for devices while authorities change.
 const LOOK: Duration = Duration::from_secs(30);
@@ -95,7 +97,8 @@ impl Controller {
             plan::configurations(output, &self.objects, &self.written, &mut plan);
             plan::remains(&self.objects, &self.written, &mut plan);
         }
-        self.around.metrics.compiled(start.elapsed());
+        let spent = start.elapsed();
+        self.around.metrics.compiled(spent);
 
         if let Some(output) = &output {
             // Before any configuration carries them: neither a crash nor a second operator may give a network twice.
@@ -112,16 +115,21 @@ impl Controller {
         let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
         self.refusals.retain(|node, _| wanting.contains(node.as_str()));
         drop(wanting);
-        let written = self.write(plan.actions, output.as_ref()).await;
+        let written = self.write(plan.actions, output.as_ref(), spent).await;
         let success = self.keep_untranslated(output.as_ref()).await && written;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
             Some(Problem::error(reference, "", message.clone()))
         });
         problems.extend(refused);
+        for (node, why) in &self.around.agents.borrow().failing {
+            let Some(seen) = self.objects.node(node) else { continue };
+            problems.push(Problem::warning(&seen.reference, "", format!("its agent does not come up: {why}")));
+        }
         problems.sort();
         self.measure(output.as_ref(), &problems, plan.longest, plan.renewal);
         let said = self.say(output.as_ref(), &problems).await;
+        self.equip(output.as_ref());
         if let Some(output) = &output {
             self.publish(output)?;
         }
@@ -248,10 +256,11 @@ impl Controller {
         server.publish(common, entries, &kept, SystemTime::now()).map_err(|e| Failure::new(e.to_string()))
     }
 
-    /// Whether all was written. Ends early if there is something new, which the next pass looks at first.
-    async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>) -> bool {
+    /// Whether all was written. Ends early if there is something new, which the next pass looks at first, but not before it
+    /// has written for as long as it took to compile: where everything changes all the time, most of it is written.
+    async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>, least: Duration) -> bool {
         let mut issued = Issued::default();
-        let written = self.write_all(actions, output, &mut issued).await;
+        let written = self.write_all(actions, output, least, &mut issued).await;
         if issued == Issued::default() {
             return written;
         }
@@ -265,7 +274,14 @@ impl Controller {
         }
     }
 
-    async fn write_all(&mut self, actions: Vec<Action>, output: Option<&Output>, issued: &mut Issued) -> bool {
+    async fn write_all(
+        &mut self,
+        actions: Vec<Action>,
+        output: Option<&Output>,
+        least: Duration,
+        issued: &mut Issued,
+    ) -> bool {
+        let start = Instant::now();
         let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
         let total = actions.len();
         let mut done = 0;
@@ -298,7 +314,7 @@ impl Controller {
             if !self.leads() {
                 return false;
             }
-            if self.drain() && actions.peek().is_some() {
+            if self.drain() && start.elapsed() >= least && actions.peek().is_some() {
                 info!("{done} of {total} objects written; looking at what is new");
                 return true;
             }
@@ -398,7 +414,8 @@ impl Controller {
         };
         stream::iter(events).map(send).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
 
-        let updates = status::updates(&self.objects, output, problems, &format!("{now:.0}"));
+        let updates =
+            status::updates(&self.objects, output, &self.around.agents.borrow(), problems, &format!("{now:.0}"));
         let put = |update: Update| {
             let client = client.clone();
             async move {
@@ -424,6 +441,36 @@ impl Controller {
             }
         }
         success
+    }
+
+    /// Tells which nodes are to have agents: those whose configuration and credentials are there.
+    fn equip(&self, output: Option<&Output>) {
+        let Some(output) = output else { return };
+        let spec = self.objects.cluster(&output.cluster).and_then(|cluster| cluster.agent.clone());
+        let mut nodes = BTreeMap::new();
+        for (name, config) in &output.nodes {
+            let Some((uid, node)) = self.objects.kubernetes_node(name) else { continue };
+            let Some(there) = self.written.configs.get(&key(name)).filter(|there| there.owner == uid) else { continue };
+            if self.written.secrets.get(&key(name)).is_none() {
+                continue;
+            }
+            let serves = config.services.mode != ServiceMode::Off;
+            let view = NodeView {
+                uid: uid.to_owned(),
+                role: config.role,
+                online: node.online,
+                agent: node.agent.clone(),
+                marked: there.marked,
+                token: serves && config.services.source == ServiceSource::Api,
+            };
+            nodes.insert(name.clone(), view);
+        }
+        let wanted = Some(Wanted { spec, nodes });
+        self.around.wanted.send_if_modified(|old| {
+            let news = *old != wanted;
+            *old = wanted;
+            news
+        });
     }
 
     fn measure(&self, output: Option<&Output>, problems: &[Problem], longest: usize, renewal: Option<SystemTime>) {
@@ -456,14 +503,14 @@ impl Action {
 }
 
 /// What is gone already is deleted.
-fn gone<T>(result: kube::Result<T>) -> kube::Result<()> {
+pub(super) fn gone<T>(result: kube::Result<T>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result.map(drop),
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(result) => result,
         Err(_) => Err(Failure::new("the API server does not answer")),

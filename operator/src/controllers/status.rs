@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{ClusterStatus, CommunityStatus, Condition, ObjectRef, OutpostStatus, date};
+use crate::api::{AgentsStatus, ClusterStatus, CommunityStatus, Condition, ObjectRef, OutpostStatus, date};
+use crate::core::fleet::{Halt, Report};
 use crate::core::{Output, Problem, Severity};
 use crate::index::{Kind, Objects, Seen};
 
@@ -23,7 +24,13 @@ pub(super) struct Update {
 }
 
 /// `output` is `None` if there is no usable own Cluster; `now` is RFC 3339.
-pub(super) fn updates(objects: &Objects, output: Option<&Output>, problems: &[Problem], now: &str) -> Vec<Update> {
+pub(super) fn updates(
+    objects: &Objects,
+    output: Option<&Output>,
+    agents: &Report,
+    problems: &[Problem],
+    now: &str,
+) -> Vec<Update> {
     let mut by_object: BTreeMap<&ObjectRef, Vec<&Problem>> = BTreeMap::new();
     for problem in problems {
         by_object.entry(&problem.object).or_default().push(problem);
@@ -32,7 +39,7 @@ pub(super) fn updates(objects: &Objects, output: Option<&Output>, problems: &[Pr
     for (kind, seen) in objects.ours() {
         let own = Verdict { seen, output, problems: by_object.get(&seen.reference).map_or(&[], Vec::as_slice) };
         let status = match kind {
-            Kind::Cluster => update::<ClusterStatus>(seen, now, |s| &mut s.conditions, own.cluster(problems)),
+            Kind::Cluster => update::<ClusterStatus>(seen, now, |s| &mut s.conditions, own.cluster(agents, problems)),
             Kind::Community => update::<CommunityStatus>(seen, now, |s| &mut s.conditions, own.community()),
             _ => update::<OutpostStatus>(seen, now, |s| &mut s.conditions, own.outpost()),
         };
@@ -63,7 +70,7 @@ struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
-    fn cluster(&self, all: &[Problem]) -> ClusterStatus {
+    fn cluster(&self, agents: &Report, all: &[Problem]) -> ClusterStatus {
         let own = self.output.filter(|output| output.cluster == self.seen.reference.name);
         let refused = self.errors();
         let Some(output) = own else {
@@ -87,12 +94,46 @@ impl Verdict<'_> {
             1 => self.condition("Degraded", true, "Refused", errors[0].to_string()),
             n => self.condition("Degraded", true, "Refused", format!("{n} objects or fields are refused")),
         };
+        let mut conditions = vec![degraded, ready];
+        let has_agents = agents.nodes > 0 || agents.leaving > 0;
+        if has_agents {
+            conditions.push(self.agents(agents));
+        }
         ClusterStatus {
-            conditions: vec![degraded, ready],
+            conditions,
             nodes: count(output.nodes.len()),
             edges: count(edges),
             problems: all.iter().take(LISTED).map(ToString::to_string).collect(),
+            agents: has_agents.then(|| AgentsStatus {
+                nodes: count(agents.nodes),
+                ready: count(agents.ready),
+                offline: count(agents.offline),
+                waiting: count(agents.waiting),
+                leaving: count(agents.leaving),
+            }),
         }
+    }
+
+    fn agents(&self, report: &Report) -> Condition {
+        let (node, why) = report.failing.first_key_value().unzip();
+        let example = match (node, why) {
+            (Some(node), Some(why)) => {
+                format!("; {} do not come up, for example on {node}: {why}", report.failing.len())
+            }
+            _ => String::new(),
+        };
+        let Report { nodes, ready, offline, waiting, .. } = report;
+        let message = format!("{ready} of {nodes} nodes, {offline} offline, {waiting} wait{example}");
+        let (holds, reason) = match report.halt {
+            Some(Halt::Failed) => (false, "RolloutStopped"),
+            Some(Halt::RolledBack) => (false, "RolledBack"),
+            Some(Halt::Paused) if report.waiting > 0 => (false, "Paused"),
+            _ if !report.failing.is_empty() => (false, "Failing"),
+            _ if report.leaving > 0 => (false, "Leaving"),
+            _ if ready + offline < *nodes => (false, "Progressing"),
+            _ => (true, "UpToDate"),
+        };
+        self.condition("AgentsReady", holds, reason, message)
     }
 
     fn community(&self) -> CommunityStatus {

@@ -10,6 +10,7 @@ mod claims;
 mod communities;
 mod compile;
 mod fabric;
+pub(crate) mod fleet;
 mod ip_pools;
 pub(crate) mod issued;
 mod networks;

@@ -9,9 +9,7 @@ mod written;
 pub(crate) mod yaml;
 
 pub(crate) use directory::{Directory, is_manifest};
-#[cfg(test)]
-pub(crate) use listing::Change;
-pub(crate) use listing::Key;
+pub(crate) use listing::{Change, Key, Listing};
 pub(crate) use objects::{Kind, Objects, Seen};
-pub(crate) use watches::{News, resource, start};
+pub(crate) use watches::{News, follow, resource, start};
 pub(crate) use written::{CONFIG_KEY, NODE_LABEL, Written, WrittenConfig, WrittenSecret, config, digest, key, secret};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::listing::{Change, Key, Listing};
-use crate::api::{self, Content, FieldError, Object, ObjectRef};
+use crate::api::{self, ClusterSpec, Content, FieldError, Node, Object, ObjectRef};
 use crate::core::{ClusterState, Problem};
 
 /// The kinds that the operator reads. Of a Node and an Outpost with one name the Node, which is first, is in force.
@@ -131,6 +131,20 @@ impl Objects {
     pub(crate) fn node(&self, name: &str) -> Option<&Seen> {
         let key = (String::new(), name.to_owned());
         [Kind::Node, Kind::Outpost].iter().find_map(|kind| self.kinds.get(kind)?.get(&key))
+    }
+
+    /// The Node in force, which is no Outpost, and its UID.
+    pub(crate) fn kubernetes_node(&self, name: &str) -> Option<(&str, &Node)> {
+        let seen = self.kinds.get(&Kind::Node)?.get(&(String::new(), name.to_owned()))?;
+        let Some(Content::Node(node)) = &seen.content else { return None };
+        Some((&seen.identity.uid, node))
+    }
+
+    /// The settings of a cluster.
+    pub(crate) fn cluster(&self, name: &str) -> Option<&ClusterSpec> {
+        let seen = self.kinds.get(&Kind::Cluster)?.get(&(String::new(), name.to_owned()))?;
+        let Some(Content::Cluster(spec)) = &seen.content else { return None };
+        Some(spec)
     }
 
     /// All objects of the kinds that have a status.

@@ -75,14 +75,15 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-async fn follow<K, T>(
+/// One watch. It ends with the receiver.
+pub(crate) async fn follow<K, T, N>(
     name: &'static str,
     api: Api<K>,
     config: Config,
     narrow: impl Fn(K) -> Option<(Key, T)>,
-    to_news: impl Fn(Change<T>) -> News,
+    to_news: impl Fn(Change<T>) -> N,
     metrics: Metrics,
-    news: Sender<News>,
+    news: Sender<N>,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::listing::{Change, Key, Listing};
 use crate::authority::Credentials;
+use crate::core::fleet::{LABEL_MARK, Program};
 
 /// Key of the configuration in a node's ConfigMap.
 pub(crate) const CONFIG_KEY: &str = "config.json";
@@ -25,6 +26,8 @@ pub(crate) struct WrittenConfig {
     pub(crate) generation: u64,
     /// Fabric name.
     pub(crate) name: String,
+    /// Label [`LABEL_MARK`].
+    pub(crate) marked: Option<Program>,
     /// Pod networks if it is an edge node.
     pub(crate) edge_networks: Vec<IpNet>,
     version: u64,
@@ -100,6 +103,7 @@ pub(crate) fn config(object: &ConfigMap) -> Option<(Key, WrittenConfig)> {
         generation: config.as_ref().map_or(generation, |config| config.generation),
         edge_networks: config.as_ref().filter(is_edge).map(|config| config.pod_cidrs.clone()).unwrap_or_default(),
         name: config.map(|config| config.name).unwrap_or_default(),
+        marked: object.metadata.labels.as_ref().and_then(|labels| Program::named(labels.get(LABEL_MARK)?)),
         version: version(&object.metadata),
     };
     Some((key(&node), written))

@@ -155,6 +155,11 @@ pub fn stop(run_dir: &Path) -> Result<bool> {
     await_end(&connection).map(|()| true)
 }
 
+/// Whether a keeper of `run_dir` is there, of whatever version.
+pub fn runs(run_dir: &Path) -> bool {
+    dial(run_dir).is_ok_and(|connection| connection.is_some())
+}
+
 fn await_end(connection: &Connection) -> Result<()> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let began = Instant::now();

@@ -23,6 +23,6 @@ mod ports;
 mod server;
 mod session;
 
-pub use client::{Client, ClientError, stop};
+pub use client::{Client, ClientError, runs, stop};
 pub use options::{Mode, Options};
 pub use server::run;

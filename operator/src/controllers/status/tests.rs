@@ -10,12 +10,13 @@ const LATE: &str = "2026-02-02T00:00:00Z";
 
 struct World {
     objects: Objects,
+    agents: Report,
 }
 
 impl World {
     /// A cluster with a connector and two edges.
     fn new() -> World {
-        let mut world = World { objects: Objects::default() };
+        let mut world = World { objects: Objects::default(), agents: Report::default() };
         let spec = json!({
             "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "edgePodCIDRs": ["10.234.0.0/16"],
             "connector": {"addresses": ["203.0.113.10"]},
@@ -62,7 +63,7 @@ impl World {
         let compiled = compile(&state, &Options::default(), &Memory { complete: true, ..Memory::default() });
         problems.extend(compiled.problems);
         problems.sort();
-        let updates = updates(&self.objects, compiled.output.as_ref(), &problems, now);
+        let updates = updates(&self.objects, compiled.output.as_ref(), &self.agents, &problems, now);
         let names = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
             self.objects.set_status(update.kind, &update.name, update.status);
@@ -93,6 +94,28 @@ fn statuses_are_written_only_when_they_change() {
     assert_eq!((&world.status("beijing")["nodes"], &world.status("beijing")["edges"]), (&json!(3), &json!(2)));
     assert_eq!(world.condition("workshop", "Ready"), "True Joined: 2 edge nodes are joined");
     assert_eq!(world.status("workshop")["members"], json!(2));
+}
+
+#[test]
+fn the_cluster_says_how_its_agents_are() {
+    let mut world = World::new();
+    world.pass(EARLY);
+    assert_eq!(world.status("beijing")["agents"], Value::Null, "nobody asked for any");
+
+    world.agents = Report { nodes: 3, ready: 1, waiting: 1, changing: 1, ..Report::default() };
+    assert_eq!(world.pass(EARLY), ["beijing"]);
+    assert_eq!(world.condition("beijing", "AgentsReady"), "False Progressing: 1 of 3 nodes, 0 offline, 1 wait");
+    world.agents.failing.insert("edge-1".to_owned(), "ErrImagePull".to_owned());
+    world.agents.halt = Some(Halt::RolledBack);
+    world.pass(EARLY);
+    let failing = "1 do not come up, for example on edge-1: ErrImagePull";
+    let told = format!("False RolledBack: 1 of 3 nodes, 0 offline, 1 wait; {failing}");
+    assert_eq!(world.condition("beijing", "AgentsReady"), told);
+    world.agents = Report { nodes: 3, ready: 2, offline: 1, ..Report::default() };
+    world.pass(LATE);
+    assert_eq!(world.condition("beijing", "AgentsReady"), "True UpToDate: 2 of 3 nodes, 1 offline, 0 wait");
+    assert_eq!(world.status("beijing")["agents"]["offline"], json!(1));
+    assert_eq!(world.pass(LATE), Vec::<String>::new());
 }
 
 #[test]

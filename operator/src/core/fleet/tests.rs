@@ -1,0 +1,4 @@
+mod pods;
+mod rollout;
+mod simulation;
+mod world;
