@@ -24,9 +24,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 #[cfg(test)]
 pub(crate) use agent::{LogLevel, Share};
-pub(crate) use agent::{AgentMode, AgentSpec, NodeAgent, Resources, Rollout};
 pub(crate) use calico::Block;
 pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
