@@ -21,7 +21,7 @@ pub const SERVICE_PORT: u16 = 80;
 const SEPARATOR: &str = "\n---\n";
 
 /// A Service of the laboratory.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Service {
     /// Its name.
     pub name: &'static str,

@@ -29,6 +29,15 @@ pub fn clean(options: &Options) -> Result<()> {
     for path in ["keeper.sock", "keeper.log", "status.sock"] {
         note(remove_file(&options.run_dir.join(path)));
     }
+    #[cfg(feature = "api")]
+    for path in [
+        options.run_dir.join(source::SERVICES),
+        options.state_dir.join(source::SERVICES),
+        options.state_dir.join("config.version"),
+        options.state_dir.join("tls.version"),
+    ] {
+        note(remove_file(&path));
+    }
     for dir in [options.state_dir.join("tls"), options.state_dir.clone(), options.run_dir.clone()] {
         // A folder that holds what others put there stays.
         let _ = fs::remove_dir(dir);

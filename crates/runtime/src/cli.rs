@@ -144,7 +144,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
 #[cfg(feature = "api")]
 const ENROLL_HELP: &str =
     "  enroll TOKEN       make a key on this device and ask the operator for a certificate, by a one-time token
-                     (- reads it from standard input); then `run --source operator`
+                     (- reads it from standard input); then `run --source operator`. `clean` leaves them there
 ";
 
 #[cfg(feature = "api")]

@@ -226,6 +226,8 @@ impl Node {
             log::debug!("{} Services", list.len());
             services.list = list;
             self.dirty = true;
+        }
+        if self.keep_services_in(&self.options.run_dir) {
             self.keep_at = self.keep_at.or(Some(self.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono)));
         }
     }
@@ -235,10 +237,21 @@ impl Node {
     fn keep_services(&mut self, now: Now) {
         self.keep_at = None;
         self.kept_at = Some(now.mono);
-        let text = self.desk.view(|view| view.keep());
-        if let Err(error) = file::write(self.options.state_dir.join(source::SERVICES), &text, 0o600) {
+        self.keep_services_in(&self.options.state_dir);
+    }
+
+    /// False if they are there as they are. The folder that is lost at boot has them at once: whoever is killed must not
+    /// come back with older ones than the kernel has.
+    #[cfg(feature = "api")]
+    fn keep_services_in(&self, folder: &std::path::Path) -> bool {
+        let (path, text) = (folder.join(source::SERVICES), self.desk.view(|view| view.keep()));
+        if std::fs::read(&path).is_ok_and(|there| there == text) {
+            return false;
+        }
+        if let Err(error) = file::write(path, &text, 0o600) {
             log::warn!("keep the Services: {error}");
         }
+        true
     }
 
     /// A message from the keeper. If it is gone, a new one is started.

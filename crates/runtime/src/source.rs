@@ -105,7 +105,8 @@ impl Loaded {
 /// Starts the threads that read what is not in files; those for Services start when they are wanted.
 #[cfg(feature = "api")]
 pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
-    let kept = read_bounded(&options.state_dir.join(SERVICES), MAX_SERVICES_BYTES).unwrap_or_default();
+    let kept = |folder: &Path| read_bounded(&folder.join(SERVICES), MAX_SERVICES_BYTES);
+    let kept = kept(&options.run_dir).or_else(|_| kept(&options.state_dir)).unwrap_or_default();
     let view = selvedge_edgeapi::read_kept(std::str::from_utf8(&kept).unwrap_or_default());
     let desk = desk::Desk::new(view);
     let options = Arc::new(options.clone());
@@ -126,7 +127,7 @@ pub(crate) fn start(options: &Options) -> Result<desk::Desk> {
     Ok(desk)
 }
 
-/// In the state folder: Services and EndpointSlices as they were known last.
+/// In the run folder as they are known, in the state folder as they were not long ago: Services and EndpointSlices.
 #[cfg(feature = "api")]
 pub(crate) const SERVICES: &str = "services";
 

@@ -107,6 +107,7 @@ impl Cloud {
             }
             Framework::Openyurt => {
                 self.apply_folder(&binaries::shared("openyurt")?)?;
+                hub_rights().iter().try_for_each(|object| api.apply(object))?;
                 api.apply(&cache_agents())?;
             }
             Framework::Superedge | Framework::Kubernetes => {}
@@ -123,6 +124,26 @@ impl Cloud {
         command.arg("--kubeconfig").arg(self.plane.kubeconfig());
         Ok(command)
     }
+}
+
+/// What OpenYurt's chart lets nodes read on behalf of yurthub.
+fn hub_rights() -> [Value; 2] {
+    let watch = ["get", "list", "watch"];
+    let (version, meta) = ("rbac.authorization.k8s.io/v1", json!({"name": "yurt-hub"}));
+    let role = json!({
+        "apiVersion": version, "kind": "ClusterRole", "metadata": meta,
+        "rules": [
+            {"apiGroups": ["apps.openyurt.io"], "resources": ["nodepools"], "verbs": watch},
+            {"apiGroups": [""], "resources": ["configmaps", "endpoints"], "verbs": watch},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": watch},
+        ],
+    });
+    let binding = json!({
+        "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": meta,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "yurt-hub"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
+    });
+    [role, binding]
 }
 
 /// yurthub keeps only what the agents on its list have asked for.

@@ -172,7 +172,7 @@ fn edgecore(cloud: &Cloud, node: &Node) -> Result<Launch> {
         "database": {"dataSource": format!("{kept}/edgecore.db")},
         "modules": {
             // Without it no container runtime is needed, and nobody registers the node.
-            "edged": {"enable": false, "tailoredKubeletFlag": {"hostnameOverride": node.name}},
+            "edged": {"enable": false, "hostnameOverride": node.name},
             "edgeHub": {
                 "httpServer": format!("https://{PUBLIC}:{https}"),
                 "websocket": {"enable": true, "server": format!("{PUBLIC}:{websocket}")},
@@ -254,6 +254,8 @@ fn yurthub(cloud: &Cloud, node: &Node, disk: &Path) -> Result<Launch> {
         ("bootstrap-mode", "kubeletcertificate".to_owned()),
         ("namespace", "kube-system".to_owned()),
         ("working-mode", "edge".to_owned()),
+        // Not every kernel has one.
+        ("enable-dummy-if", "false".to_owned()),
     ];
     Ok(("yurthub", arguments.map(|(flag, value)| format!("--{flag}={value}")).to_vec()))
 }

@@ -97,7 +97,8 @@ impl Controller {
             plan::configurations(output, &self.objects, &self.written, &mut plan);
             plan::remains(&self.objects, &self.written, &mut plan);
         }
-        self.around.metrics.compiled(start.elapsed());
+        let spent = start.elapsed();
+        self.around.metrics.compiled(spent);
 
         if let Some(output) = &output {
             // Before any configuration carries them: neither a crash nor a second operator may give a network twice.
@@ -114,7 +115,7 @@ impl Controller {
         let wanting: BTreeSet<&str> = plan.actions.iter().map(|action| action.words().2).collect();
         self.refusals.retain(|node, _| wanting.contains(node.as_str()));
         drop(wanting);
-        let written = self.write(plan.actions, output.as_ref()).await;
+        let written = self.write(plan.actions, output.as_ref(), spent).await;
         let success = self.keep_untranslated(output.as_ref()).await && written;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
@@ -255,10 +256,11 @@ impl Controller {
         server.publish(common, entries, &kept, SystemTime::now()).map_err(|e| Failure::new(e.to_string()))
     }
 
-    /// Whether all was written. Ends early if there is something new, which the next pass looks at first.
-    async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>) -> bool {
+    /// Whether all was written. Ends early if there is something new, which the next pass looks at first, but not before it
+    /// has written for as long as it took to compile: where everything changes all the time, most of it is written.
+    async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>, least: Duration) -> bool {
         let mut issued = Issued::default();
-        let written = self.write_all(actions, output, &mut issued).await;
+        let written = self.write_all(actions, output, least, &mut issued).await;
         if issued == Issued::default() {
             return written;
         }
@@ -272,7 +274,14 @@ impl Controller {
         }
     }
 
-    async fn write_all(&mut self, actions: Vec<Action>, output: Option<&Output>, issued: &mut Issued) -> bool {
+    async fn write_all(
+        &mut self,
+        actions: Vec<Action>,
+        output: Option<&Output>,
+        least: Duration,
+        issued: &mut Issued,
+    ) -> bool {
+        let start = Instant::now();
         let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
         let total = actions.len();
         let mut done = 0;
@@ -305,7 +314,7 @@ impl Controller {
             if !self.leads() {
                 return false;
             }
-            if self.drain() && actions.peek().is_some() {
+            if self.drain() && start.elapsed() >= least && actions.peek().is_some() {
                 info!("{done} of {total} objects written; looking at what is new");
                 return true;
             }

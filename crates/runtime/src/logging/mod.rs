@@ -25,6 +25,13 @@ pub(crate) fn init() {
     }
 }
 
+/// What goes through a connection, byte by byte: tokens and keys among it. Nobody gets that.
+#[cfg(feature = "api")]
+fn tells_secrets(metadata: &Metadata<'_>) -> bool {
+    let part = metadata.target().split("::").next().unwrap_or_default();
+    metadata.level() == Level::Trace && matches!(part, "ureq" | "ureq_proto" | "rustls")
+}
+
 struct Frugal {
     written: env_logger::Logger,
     everything: bool,
@@ -34,11 +41,19 @@ struct Frugal {
 
 impl Log for Frugal {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        #[cfg(feature = "api")]
+        if tells_secrets(metadata) {
+            return false;
+        }
         self.written.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         if !self.written.matches(record) {
+            return;
+        }
+        #[cfg(feature = "api")]
+        if tells_secrets(record.metadata()) {
             return;
         }
         let text = line::printable(&record.args().to_string());
@@ -64,5 +79,19 @@ impl Log for Frugal {
 impl Frugal {
     fn write(&self, record: &Record<'_>, text: &str) {
         self.written.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{text}")).build());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(feature = "api")]
+    #[test]
+    fn what_goes_through_connections_is_not_written() {
+        use log::{Level, Metadata};
+        let told = |target: &str, level| super::tells_secrets(&Metadata::builder().target(target).level(level).build());
+        assert!(
+            told("ureq::util", Level::Trace) && told("ureq_proto", Level::Trace) && told("rustls::conn", Level::Trace)
+        );
+        assert!(!told("ureq::run", Level::Debug) && !told("selvedge_runtime::source", Level::Trace));
     }
 }

@@ -104,7 +104,7 @@ impl Asker {
         // MetaServer goes on with what it has stored.
         let fresh = !self.client.as_ref().is_some_and(|(target, _)| target.flavour == Flavour::KubeEdge);
         let mut lines = Lines::default();
-        let mut buffer = vec![0; 16 << 10];
+        let mut buffer = [0; 4 << 10];
         let (mut enough, mut heard) = (false, false);
         loop {
             let end = match reader.read(&mut buffer) {

@@ -89,9 +89,9 @@ impl Client {
             .timeout_recv_body(Some(BODY))
             .timeout_per_read(Some(ANSWER))
             .timeout_per_write(Some(ANSWER))
-            .input_buffer_size(16 << 10)
+            .input_buffer_size(8 << 10)
             .output_buffer_size(4 << 10)
-            .max_response_header_size(16 << 10)
+            .max_response_header_size(8 << 10)
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .build();

@@ -86,7 +86,7 @@ impl<T: Object> Reader<T> {
         let (desk, store) = (self.asker.desk.clone(), self.store);
         let mut listing = desk.view(|view| store(view).begin((self.names_only)(flavour)));
         let mut reader = ListReader::default();
-        let mut buffer = vec![0; 16 << 10];
+        let mut buffer = [0; 4 << 10];
         let unreadable = |problem: &str| Trouble::Failed(problem.to_owned());
         loop {
             let length = body.read(&mut buffer).map_err(|error| Trouble::Failed(format!("list: {error}")))?;

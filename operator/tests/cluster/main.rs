@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "what helps tests is as free as they are")]
 
+mod devices;
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,23 +1,13 @@
-//! Devices that enrol, on a real API server. `make test-kube` runs these.
+//! Devices that enrol.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "what helps tests is as free as they are, and shared"
-)]
-
-#[path = "../src/server/tests/client.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "shared with the tests of the server")]
+#[path = "../../src/server/tests/client.rs"]
 mod client;
-mod support;
 
+use crate::support::{Operator, Proxy, World, cluster, eventually, ours};
 use client::{Answer, Client, Identity};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use support::{Operator, Proxy, World, cluster, eventually, ours};
 
 /// Asks for a certificate with a new key.
 async fn enrol(operator: &Operator, trust: &str, secret: &str) -> (Answer, KeyPair) {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -79,8 +80,9 @@ impl Server {
                 return;
             }
             let child = self.apiserver.as_mut().unwrap();
-            let alive = child.try_wait().unwrap().is_none();
-            assert!(alive && Instant::now() < deadline, "{}", fs::read_to_string(&log).unwrap());
+            let alive = child.try_wait().unwrap().is_none() && self.etcd.try_wait().unwrap().is_none();
+            let logs = || [file("etcd.log"), log.clone()].map(|log| fs::read_to_string(log).unwrap()).concat();
+            assert!(alive && Instant::now() < deadline, "{}", logs());
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -135,9 +137,20 @@ fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// From outside the range that the kernel gives to outgoing connections, each one only once in this process.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u32 = 21_000;
+    const COUNT: u32 = 1_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() * 30;
+    let mut ports = (0..COUNT).map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    [(); N].map(|()| {
+        let free = |port: u32| {
+            let port = u16::try_from(port).unwrap();
+            TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        };
+        ports.find_map(free).unwrap()
+    })
 }
 
 /// An authority, the server and an administrator.
