@@ -65,7 +65,8 @@ test-arch-quick: setup-arch build
 
 # Programs of others, built from Go modules once, into target/kube/bin.
 test-kube: setup-test build test-kube-operator
-	lab/tools/kube/build kubernetes kubeedge superedge openyurt
+	lab/tools/kube/build kubernetes kubeedge superedge openyurt helm
+	PROGRAMS=$(BIN) deploy/helm/test
 	$(BIN)/selvedge-lab kube test
 
 bench: setup-test build
