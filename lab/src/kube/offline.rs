@@ -1,6 +1,7 @@
 //! The cloud's API is out of reach: what was in force stays in force over restarts, what changed meanwhile comes when
 //! the cloud is back, and what was deleted never comes again.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -148,6 +149,7 @@ fn as_later(fabric: &mut Fabric) -> Result<String> {
 /// Whether exactly these Services answer on the edge, and whether it has the other edge for a peer.
 fn in_force(fabric: &Fabric, services: &[Service], joined: bool) -> Result<()> {
     let node = fabric.lab.node(NODE)?;
+    known(fabric, services)?;
     // Those of the other edge alone are behind the tunnel to it.
     let reached: Vec<Service> = services.iter().filter(|s| joined || s.nodes != ["edge-2"]).copied().collect();
     served(&fabric.lab, node, &reached)?;
@@ -156,5 +158,25 @@ fn in_force(fabric: &Fabric, services: &[Service], joined: bool) -> Result<()> {
     }
     let peers = fabric.status(NODE)?.peers;
     ensure!(peers.iter().any(|peer| peer.name == OTHER) == joined, "{OTHER} is a peer: {}", !joined);
+    Ok(())
+}
+
+/// Whether the agent itself knows exactly these Services, and slices of those with endpoints: what it does not know goes
+/// to the connector, which serves it too.
+fn known(fabric: &Fabric, services: &[Service]) -> Result<()> {
+    let path = fabric.folders(fabric.lab.node(NODE)?).run.join("services");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    // `Service 331 default cloud-pod …`, `EndpointSlice 505 default cloud-pod-ipv4 cloud-pod …`
+    let named = |kind: &str, word: usize| -> BTreeSet<&str> {
+        let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let ours = lines.filter(|words| words.first() == Some(&kind) && words.get(3) != Some(&"kubernetes"));
+        ours.filter_map(|words| words.get(word).copied()).collect()
+    };
+    let expected = |all: bool| -> BTreeSet<&str> {
+        services.iter().filter(|service| all || !service.nodes.is_empty()).map(|service| service.name).collect()
+    };
+    ensure!(named("Service", 3) == expected(true), "it knows the Services {:?}", named("Service", 3));
+    let slices = named("EndpointSlice", 4);
+    ensure!(slices.is_superset(&expected(false)), "it knows slices of {slices:?}");
     Ok(())
 }
