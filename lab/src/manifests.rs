@@ -17,6 +17,9 @@ use crate::vxlan;
 /// Port of every Service; the endpoints listen on [`PORT`].
 pub const SERVICE_PORT: u16 = 80;
 
+/// Name of the TCP port of every Service. MetaServer's lists are wrong about ports of this name and their endpoints.
+const TCP_PORT: &str = "https";
+
 /// Between the documents of a file.
 const SEPARATOR: &str = "\n---\n";
 
@@ -235,7 +238,7 @@ fn service(service: &Service) -> Value {
         "spec": {
             "type": "ClusterIP", "clusterIP": ips[0], "clusterIPs": ips,
             "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack",
-            "ports": [port("tcp", "TCP"), port("udp", "UDP")],
+            "ports": [port(TCP_PORT, "TCP"), port("udp", "UDP")],
         },
     })
 }
@@ -262,7 +265,7 @@ fn endpoint_slice(lab: &Lab, service: &Service, v4: bool) -> Result<Option<Value
         "addressType": family,
         "endpoints": endpoints,
         "ports": [
-            {"name": "tcp", "protocol": "TCP", "port": PORT}, {"name": "udp", "protocol": "UDP", "port": PORT},
+            {"name": TCP_PORT, "protocol": "TCP", "port": PORT}, {"name": "udp", "protocol": "UDP", "port": PORT},
         ],
     })))
 }

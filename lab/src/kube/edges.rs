@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::api::Api;
 use super::cloud::{Cloud, Cut};
+use super::cluster::object;
 use super::framework::{EdgeApi, Framework};
 use crate::programs::wait;
 use crate::table::Report;
@@ -15,6 +16,7 @@ use crate::topology::Lab;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const AGENT: &str = "selvedge-lab/1";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/selvedge/endpointslices";
 const MAPS: &str = "/api/v1/namespaces/selvedge/configmaps";
 
 /// All rows of one framework on a laboratory of its own.
@@ -26,7 +28,7 @@ pub fn run(framework: Framework, keep: bool) -> Result<ExitCode> {
     let mut cloud = Cloud::start(&lab, framework)?;
     report.progress("the API server is ready");
     let admin = cloud.plane.admin()?;
-    prepare(&admin, &cloud)?;
+    prepare(&admin)?;
     let mut edge = EdgeApi::start(framework, &cloud, lab.node("edge-1")?)?;
     report.progress("the edge's API answers");
     let token = cloud.plane.token("selvedge", "reader")?;
@@ -39,24 +41,29 @@ pub fn run(framework: Framework, keep: bool) -> Result<ExitCode> {
     Ok(report.finish())
 }
 
-fn prepare(admin: &Api, cloud: &Cloud) -> Result<()> {
-    let named = |version: &str, kind: &str, name: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
-    admin.apply(&named("v1", "Namespace", "selvedge"))?;
+fn prepare(admin: &Api) -> Result<()> {
+    admin.apply(&object("v1", "Namespace", "selvedge", None))?;
     for node in ["edge-1", "edge-2"] {
-        admin.apply(&named("v1", "Node", node))?;
+        admin.apply(&object("v1", "Node", node, None))?;
     }
-    let mut account = named("v1", "ServiceAccount", "reader");
-    account["metadata"]["namespace"] = json!("selvedge");
-    admin.apply(&account)?;
-    let mut binding = named("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "reader");
+    admin.apply(&object("v1", "ServiceAccount", "reader", Some("selvedge")))?;
+    let mut binding = object("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "reader", None);
     binding["roleRef"] =
         json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"});
     binding["subjects"] = json!([{"kind": "ServiceAccount", "name": "reader", "namespace": "selvedge"}]);
     admin.apply(&binding)?;
     admin.apply(&map("one", "1"))?;
-    admin.apply(&map("two", "1"))?;
-    let _ = cloud;
-    Ok(())
+    admin.apply(&map("two", "1"))
+}
+
+/// With a port of the name that MetaServer takes for the API server's.
+fn slice() -> Value {
+    let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "web", Some("selvedge"));
+    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "web"});
+    slice["addressType"] = json!("IPv4");
+    slice["endpoints"] = json!([{"addresses": ["10.10.1.5"]}, {"addresses": ["10.10.1.6"]}]);
+    slice["ports"] = json!([{"name": "https", "protocol": "TCP", "port": 8443}]);
+    slice
 }
 
 fn map(name: &str, value: &str) -> Value {
@@ -75,6 +82,19 @@ fn rows(report: &mut Report, admin: &Api, api: &Api, cloud: &mut Cloud, edge: &m
     report.check("3b", "a second watch, online", || watch(api, MAPS));
     report.check("4", "no such object, online", || refused(api, &format!("{MAPS}/none")));
     report.check("5", "no such group, online", || refused(api, "/apis/none.io/v1/foos"));
+    admin.apply(&slice())?;
+    report.check("6", "a slice in a list, online", || {
+        wait("the slice", LIMIT, || {
+            let list = api.get(SLICES)?;
+            let items = list["items"].as_array().context("no items")?;
+            let item = items.iter().find(|item| item["metadata"]["name"] == "web").context("not in it")?;
+            Ok(format!("{} {}", item["endpoints"], item["ports"]))
+        })
+    });
+    report.check("7", "the same by its name", || {
+        let slice = api.get(&format!("{SLICES}/web"))?;
+        Ok(format!("{} {}", slice["endpoints"], slice["ports"]))
+    });
     for cut in [Cut::Refused, Cut::Silent] {
         let what = if cut == Cut::Refused { "refused" } else { "silent" };
         report.title(&format!("Cut off: {what}"));

@@ -2,19 +2,25 @@
 //! edges.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::framework::Framework;
 use super::offline;
 use crate::demo;
-use crate::fabric::{Fabric, Options};
+use crate::fabric::{Fabric, Options, served};
+use crate::manifests::SERVICES;
+use crate::programs::wait;
 use crate::table::Report;
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The 48 rows and those of our own.
 pub fn run(framework: Framework, options: &Options) -> Result<ExitCode> {
     with(framework, options, |report, fabric| {
         report.check("k1", "the agents say which API they ask", || source(fabric));
+        report.check("k2", "an agent that knows nothing learns all Services", || learn(fabric));
         demo::every_row(report, fabric, None)
     })
 }
@@ -49,4 +55,19 @@ fn source(fabric: &Fabric) -> Result<String> {
         })?;
     }
     Ok(framework.word().to_owned())
+}
+
+/// Here every Service and every slice is in the first list, where those before saw them come by watches.
+fn learn(fabric: &mut Fabric) -> Result<String> {
+    let node = "edge-1";
+    let folders = fabric.folders(fabric.lab.node(node)?);
+    fabric.clean(node)?;
+    for folder in [&folders.run, &folders.state] {
+        ensure!(!folder.join("services").exists(), "clean leaves {}", folder.join("services").display());
+    }
+    fabric.start_program(node)?;
+    let start = Instant::now();
+    wait("all Services", LIMIT, || served(&fabric.lab, fabric.lab.node(node)?, &SERVICES))?;
+    fabric.await_keyed(node)?;
+    Ok(format!("after {:.1} s", start.elapsed().as_secs_f64()))
 }

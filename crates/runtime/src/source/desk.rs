@@ -119,7 +119,9 @@ impl Desk {
     pub(crate) fn well(&self, what: &'static str, reach: Reach) {
         let mut papers = self.papers();
         papers.health.read = Some(Instant::now());
-        papers.health.reach = reach;
+        if std::mem::replace(&mut papers.health.reach, reach) != reach {
+            self.0.news.notify_one();
+        }
         if papers.health.errors.remove(what).is_some() {
             log::info!("{what}: read again");
             self.tell(papers);
