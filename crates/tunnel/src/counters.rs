@@ -47,6 +47,8 @@ impl Tunnels {
                 let report = self.await_report()?;
                 self.take(now, report);
             }
+            // What else came meanwhile makes nobody's descriptor readable again.
+            self.drain(now);
         }
         Ok(())
     }

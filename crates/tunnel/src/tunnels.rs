@@ -318,7 +318,7 @@ impl Tunnels {
     }
 
     /// Sends and does what the endpoint wants.
-    fn drain(&mut self, now: Now) {
+    pub(crate) fn drain(&mut self, now: Now) {
         loop {
             let mut idle = true;
             // Events first: the peer may use a new pair as soon as it has our answer.
