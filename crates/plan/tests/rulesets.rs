@@ -76,6 +76,7 @@ fn edge_iptables() {
             :SELVEDGE-INPUT - [0:0]
             :SELVEDGE-REJECT - [0:0]
             -A SELVEDGE-FORWARD -j SELVEDGE-REJECT
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m set --match-set SELVEDGE-REMOTE-NODE dst -j DROP
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE-NODE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
@@ -202,7 +203,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-536db2b5e4e0dfe7 {
+        	chain digest-e5dcbe59ea0b1660 {
         	}
         	set local {
         		type ipv4_addr
@@ -310,6 +311,7 @@ fn edge_nft() {
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
         		jump refused
+        		ip saddr @tunnel ip daddr @remote-node counter drop
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
         		ip saddr @remote ip daddr @local meta mark set meta mark | 0x20000000 accept
@@ -424,6 +426,7 @@ fn connector_iptables() {
             *filter
             :SELVEDGE-FORWARD - [0:0]
             :SELVEDGE-INPUT - [0:0]
+            -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m set --match-set SELVEDGE-REMOTE-NODE dst -j DROP
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE-NODE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
@@ -454,7 +457,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-5c61567d1f4066dc {
+        	chain digest-72046b6a3d7cffeb {
         	}
         	set local {
         		type ipv4_addr
@@ -519,6 +522,7 @@ fn connector_nft() {
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
+        		ip saddr @tunnel ip daddr @remote-node counter drop
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
         		ip saddr @remote ip daddr @local meta mark set meta mark | 0x20000000 accept

@@ -161,6 +161,12 @@ fn calls(netns: &Netns, to: &str) -> Vec<String> {
     answers
 }
 
+/// One rule of this listing dropped one packet.
+fn one_dropped(text: &str) {
+    let dropped = |line: &&str| line.contains("packets 1 ") || line.split_whitespace().next() == Some("1");
+    assert_eq!(text.lines().filter(dropped).filter(|line| line.to_lowercase().contains("drop")).count(), 1, "{text}");
+}
+
 fn edge_traffic(backend: &str) {
     let Edge { node, a, b, peer, world, _servers } = &Edge::new(backend, |_| ());
 
@@ -191,14 +197,6 @@ fn edge_traffic(backend: &str) {
     let counters = |chain: &str, (table, old_chain): (&str, &str)| match backend {
         "nft" => node.run(&format!("nft list chain inet selvedge {chain}")),
         _ => node.run(&format!("{} -t {table} -nvxL {old_chain}", program(backend))),
-    };
-    let one_dropped = |text: &str| {
-        let dropped = |line: &&str| line.contains("packets 1 ") || line.split_whitespace().next() == Some("1");
-        assert_eq!(
-            text.lines().filter(dropped).filter(|line| line.to_lowercase().contains("drop")).count(),
-            1,
-            "{text}"
-        );
     };
     // The world pretends to be the peer.
     send_from(world, "10.234.2.66", "10.234.1.5:9");
@@ -287,6 +285,7 @@ fn connector_traffic(backend: &str) {
     // A Service and a NodePort of kube-proxy, and a rule that masquerades everything.
     let program = if backend == "nft" { "iptables-nft" } else { backend };
     let foreign = "*nat\n-A PREROUTING -d 10.96.0.50 -p udp --dport 7 -j DNAT --to-destination 10.234.2.5:7\n\
+        -A PREROUTING -d 10.96.0.51 -p udp --dport 7 -j DNAT --to-destination 192.168.12.2:7\n\
         -A PREROUTING -d 172.16.0.11 -p udp --dport 30007 -j DNAT --to-destination 10.234.1.5:7\n\
         -A POSTROUTING ! -o lo -j MASQUERADE\nCOMMIT\n";
     node.feed(&format!("{program}-restore --noflush"), foreign);
@@ -310,6 +309,14 @@ fn connector_traffic(backend: &str) {
     assert_eq!(call_from(&lan, "172.16.0.99", "172.16.0.11:30007"), "pod 10.244.1.0");
     assert_eq!(call(&node, "udp", "10.234.1.5:7"), "pod 10.244.1.0");
     assert_eq!(call_from(&node, "172.16.0.11", "10.234.1.5:7"), "pod 10.244.1.0");
+
+    // A Service that is the host of another edge: there is no tunnel to it for these packets.
+    send_from(&pods, "10.234.1.5", "10.96.0.51:7");
+    let text = match backend {
+        "nft" => node.run("nft list chain inet selvedge forwarded"),
+        _ => node.run(&format!("{backend} -nvxL SELVEDGE-FORWARD")),
+    };
+    one_dropped(&text);
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl Builder<'_> {
                 return;
             }
         };
+        // No tunnel takes a peer's packets to the host of another, as a Service may want: they would go on in clear.
+        self.rule(Chain::Forward, [SourceIn(Tunnel), DestinationIn(RemoteNodes)], Verdict::Drop);
         self.rule(Chain::Forward, [SourceIn(Local)], Verdict::Accept);
         for (from, to) in ways {
             self.rule(Chain::Forward, [SourceIn(*from), DestinationIn(*to)], Verdict::Accept);
