@@ -133,7 +133,7 @@ const ADOPT_GUIDE: &str = "\
   kubectl get nodes,communities.fabedge.io,clusters.fabedge.io -o yaml > fabedge/objects.yaml
   kubectl get deployment -n fabedge fabedge-operator -o yaml > fabedge/operator.yaml
   selvedge-operator adopt --manifests fabedge > selvedge.yaml
-  kubectl apply --server-side -f selvedge.yaml";
+  kubectl apply -f selvedge.yaml    (on the server's side: the Nodes in it hold annotations only)";
 
 const SERVE_GUIDE: &str = "\
 What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices;
