@@ -130,7 +130,6 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
         let (client, namespace, stopped) = (client.clone(), serve.namespace.clone(), stopped.clone());
         tokio::spawn(async move { lease::run(client, &namespace, identity, leader_out, stopped).await })
     };
-    let (output, _) = watch::channel(None);
     let (wanted, to_be_equipped) = watch::channel(None);
     let (report, agents) = watch::channel(Report::default());
     let crew = Agents::new(client.clone(), &serve.namespace, to_be_equipped, leader.clone(), report);
@@ -142,7 +141,6 @@ async fn start(serve: Serve) -> Result<(), Box<dyn Error>> {
         options,
         news,
         leader,
-        output,
         wanted,
         agents,
         server,

@@ -37,7 +37,7 @@ use self::credentials::Keys;
 use self::events::Told;
 use self::plan::Checks;
 use crate::core::fleet::Report;
-use crate::core::{IpPool, Options, Output};
+use crate::core::{IpPool, Options};
 use crate::index::{News, Objects, Written};
 use crate::server::Server;
 use crate::telemetry::{Health, Metrics};
@@ -66,8 +66,6 @@ pub(crate) struct Surroundings {
     pub(crate) news: mpsc::Receiver<News>,
     /// Whether this operator is the one that writes.
     pub(crate) leader: watch::Receiver<bool>,
-    /// What was compiled last, for whoever serves it.
-    pub(crate) output: watch::Sender<Option<Arc<Output>>>,
     /// Which nodes are to have agents, for the one who sees to it.
     pub(crate) wanted: watch::Sender<Option<Wanted>>,
     /// How these agents are.

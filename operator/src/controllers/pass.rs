@@ -133,9 +133,6 @@ impl Controller {
         if let Some(output) = &output {
             self.publish(output)?;
         }
-        if let Some(output) = output {
-            self.around.output.send_replace(Some(Arc::new(output)));
-        }
         Ok(Outcome { success: success && said, renewal: plan.renewal })
     }
 
