@@ -72,7 +72,7 @@ test-kube: setup-test build test-kube-operator
 bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
 	lab/tools/bench-peers
-	$(BIN)/selvedge-lab bench
+	$(BIN)/selvedge-lab bench tunnels
 
 # Minutes, and 2 GB of memory.
 bench-operator: build
