@@ -5,6 +5,7 @@ pub mod credentials;
 pub mod ike;
 pub mod link;
 mod measure;
+mod mesh;
 pub mod report;
 mod tunnel;
 mod tunnels;
@@ -19,11 +20,14 @@ use clap::Subcommand;
 pub enum Verb {
     /// ESP in user space and IKE responders: throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan.
     Tunnels(tunnels::Options),
+    /// Traffic to Services on this node and on another one, beside EdgeMesh and kube-proxy.
+    Mesh(mesh::Options),
 }
 
 /// Measures, prints, and perhaps writes it.
 pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Tunnels(options) => tunnels::run(options),
+        Verb::Mesh(options) => mesh::run(options),
     }
 }

@@ -406,7 +406,8 @@ fn head(options: &Options, loads: &[f64]) -> String {
     )
 }
 
-fn machine() -> String {
+/// Processor, cores, kernel.
+pub(super) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, m)| m);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -448,7 +449,8 @@ fn versions() -> Vec<String> {
 }
 
 /// Load average of the last minute.
-fn load() -> f64 {
+/// Load average of the last minute.
+pub(super) fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
