@@ -117,25 +117,26 @@ fn is_right(chain: &str, found: &[&str], wanted: &[String]) -> bool {
 }
 
 fn same(found: &[&str], wanted: &[String]) -> bool {
-    let alike = |found: &str, wanted: &str| {
-        let mut same = found == wanted || same_but_rounded(found, wanted);
-        #[cfg(feature = "services")]
-        {
-            same = same || with_number(found).is_some_and(|found| found == wanted);
-        }
-        same
-    };
-    found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| alike(a, b))
+    found.len() == wanted.len()
+        && found.iter().zip(wanted).all(|(a, b)| a == b || same_but_rounded(a, b) || same_but_masked(a, b))
 }
 
-/// The match `cluster` is saved with a mask and in another order than it can be read.
+#[cfg(not(feature = "services"))]
+fn same_but_masked(_: &str, _: &str) -> bool {
+    false
+}
+
+/// The match `cluster` is saved with a mask, and in another order than it was written.
 #[cfg(feature = "services")]
-fn with_number(found: &str) -> Option<String> {
-    let (before, rest) = found.split_once("--cluster-local-nodemask 0x")?;
-    let (mask, rest) = rest.split_once(" --cluster-total-nodes ")?;
-    let (total, after) = rest.split_once(' ')?;
-    let number = u32::from_str_radix(mask, 16).ok().filter(|mask| mask.is_power_of_two())?.trailing_zeros() + 1;
-    Some(format!("{before}--cluster-total-nodes {total} --cluster-local-node {number} {after}"))
+fn same_but_masked(found: &str, wanted: &str) -> bool {
+    let written = || {
+        let (before, rest) = found.split_once("--cluster-local-nodemask 0x")?;
+        let (mask, rest) = rest.split_once(" --cluster-total-nodes ")?;
+        let (total, after) = rest.split_once(' ')?;
+        let number = u32::from_str_radix(mask, 16).ok().filter(|mask| mask.is_power_of_two())?.trailing_zeros() + 1;
+        Some(format!("{before}--cluster-total-nodes {total} --cluster-local-node {number} {after}"))
+    };
+    written().is_some_and(|written| written == wanted)
 }
 
 /// Kernels keep a probability in 31 bits, and the flavours of iptables print the rest differently.

@@ -176,10 +176,7 @@ fn gate(gates: &mut BTreeMap<String, Vec<String>>, target: &Target, family: Fami
         gates.insert(chain("LB", near), rules);
     }
     let mut rules = Vec::new();
-    if target.far == target.near {
-        rules.push(format!("-j MARK --set-xmark {CALLED_MARK:#x}/{CALLED_MARK:#x}"));
-        rules.push(format!("-j {svc}"));
-    } else {
+    if target.far != target.near {
         let local = ruleset.pods.iter().filter(|net| Family::from(**net) == family);
         if ruleset.sets.contains_key(&(Set::Local, family)) {
             rules.push(format!("-m set --match-set {} src -j {svc}", ipset::name(Set::Local, family)));
@@ -187,9 +184,10 @@ fn gate(gates: &mut BTreeMap<String, Vec<String>>, target: &Target, family: Fami
             rules.extend(local.map(|net| from(*net, &svc)));
         }
         rules.push(format!("-m addrtype --src-type LOCAL -j {svc}"));
-        if let Way::To(far) = &target.far {
-            rules.push(format!("-j {}", chain("SVC", far)));
-        }
+    }
+    if let Way::To(far) = &target.far {
+        rules.push(format!("-j MARK --set-xmark {CALLED_MARK:#x}/{CALLED_MARK:#x}"));
+        rules.push(format!("-j {}", chain("SVC", far)));
     }
     gates.insert(ext, rules);
 }

@@ -211,16 +211,14 @@ fn gates(ruleset: &Ruleset, serving: &Serving) -> BTreeMap<String, Vec<String>> 
         let (family, gate) = (frontend.family(), format!("ext-{near}"));
         let ip = protocol(family);
         let mut rules = Vec::new();
-        if target.far == target.near {
-            rules.push(format!("meta mark set meta mark | {CALLED_MARK:#x} goto {}", chain(near)));
-        } else {
+        if target.far != target.near {
             if ruleset.sets.contains_key(&(Set::Local, family)) {
                 rules.push(format!("{ip} saddr @{} goto {}", set_name(Set::Local, family), chain(near)));
             }
             rules.push(format!("fib saddr type local goto {}", chain(near)));
-            if let Way::To(far) = &target.far {
-                rules.push(format!("goto {}", chain(far)));
-            }
+        }
+        if let Way::To(far) = &target.far {
+            rules.push(format!("meta mark set meta mark | {CALLED_MARK:#x} goto {}", chain(far)));
         }
         gates.insert(gate.clone(), rules);
         if !target.sources.is_empty() {
