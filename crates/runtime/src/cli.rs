@@ -19,6 +19,14 @@ pub enum Command {
         /// One JSON document instead of text.
         json: bool,
     },
+    /// Show what is served, and who answers.
+    #[cfg(feature = "services")]
+    StatusServices {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
     /// Say what is wrong on this node and what helps.
     Doctor {
         /// Where the program runs, or would.
@@ -81,6 +89,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
     let mut json = false;
+    #[cfg(feature = "services")]
+    let mut services = false;
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
     let wrong = |e: lexopt::Error| Error::new(format!("{verb}: {e}; {} --help shows the options", program.name));
@@ -123,12 +133,16 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("json") if verb == "status" || verb == "doctor" => json = true,
             #[cfg(feature = "api")]
             Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
+            #[cfg(feature = "services")]
+            Value(value) if verb == "status" && value == "services" => services = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
     }
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
+        #[cfg(feature = "services")]
+        "status" if services => Command::StatusServices { options, json },
         "status" => Command::Status { options, json },
         "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
@@ -174,6 +188,12 @@ fn help(program: &Program) -> String {
     } else {
         ""
     };
+    let services = if cfg!(feature = "services") {
+        "  status services [--json]
+                     what clients of Services can call here, the endpoints that answer, and why these\n"
+    } else {
+        ""
+    };
     #[cfg(feature = "api")]
     let doctor = doctor.to_owned() + ENROLL_HELP;
     format!(
@@ -185,7 +205,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{services}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 
@@ -238,6 +258,7 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
         assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
+        assert!(matches!(read("status services --json"), Ok(Command::StatusServices { json: true, .. })));
         assert!(matches!(read("doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
@@ -251,6 +272,7 @@ mod tests {
             ("clean --user x", "--user"),
             ("check --metered", "--metered"),
             ("run x", "\"x\""),
+            ("status x", "\"x\""),
         ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");

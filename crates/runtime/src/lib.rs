@@ -15,6 +15,8 @@ mod privilege;
 #[cfg(feature = "services")]
 mod rules;
 mod run;
+#[cfg(feature = "services")]
+mod served;
 mod source;
 pub mod status;
 #[cfg(feature = "pod")]
@@ -61,8 +63,17 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             network_admin()?;
             run::run(program, options)
         }
+        #[cfg(feature = "services")]
+        Command::StatusServices { options, json } => {
+            let text = ask(&options, program, "services")?;
+            if json {
+                return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
+            }
+            let status = miniserde::json::from_str(&text);
+            print(&served::human(&status.context(|| "the running program is of another version".to_owned())?))
+        }
         Command::Status { options, json } => {
-            let text = ask(&options, program)?;
+            let text = ask(&options, program, "status")?;
             if json {
                 return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
             }
@@ -109,11 +120,11 @@ fn network_admin() -> Result<()> {
     Err(Error::new("needs root (or the capability CAP_NET_ADMIN)"))
 }
 
-fn ask(options: &Options, program: &Program) -> Result<String> {
+fn ask(options: &Options, program: &Program, word: &str) -> Result<String> {
     let socket = options.status_socket();
     let talk = || {
         let mut stream = UnixStream::connect(&socket)?;
-        stream.write_all(b"status\n")?;
+        stream.write_all(format!("{word}\n").as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok::<String, std::io::Error>(text)

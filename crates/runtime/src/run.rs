@@ -183,7 +183,11 @@ async fn answer(
             Ok(true)
         }
         _ => {
-            let text = miniserde::json::to_string(&summary(program, node, now));
+            let text = match &word[..read] {
+                #[cfg(feature = "services")]
+                b"services\n" => miniserde::json::to_string(&crate::served::summary(node)),
+                _ => miniserde::json::to_string(&summary(program, node, now)),
+            };
             // A visitor that does not read must not hold up the node.
             tokio::time::timeout(PATIENCE, stream.write_all(text.as_bytes())).await??;
             Ok(false)

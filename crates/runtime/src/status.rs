@@ -150,3 +150,47 @@ pub struct Drops {
     /// How many packets.
     pub packets: u64,
 }
+
+/// What this node serves, as one document, `status services --json`.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServicesStatus {
+    /// Why none are served; empty if they are.
+    pub off: String,
+    /// Zone of this node, empty if it has none.
+    pub zone: String,
+    /// By what clients call.
+    pub served: Vec<ServedStatus>,
+}
+
+/// One way to call a Service.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServedStatus {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// Address and port, or `node:` and a port.
+    pub called: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// For this node and its pods.
+    pub near: ChosenStatus,
+    /// For everybody else, if that differs.
+    pub far: Option<ChosenStatus>,
+    /// Who may call; empty: everybody.
+    pub sources: Vec<String>,
+}
+
+/// Endpoints that were chosen.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChosenStatus {
+    /// Address and port, behind it `*` and a weight other than 1.
+    pub endpoints: Vec<String>,
+    /// Why these: `node`, `zone`, `all`, `policy`; why none: `refused`, `dropped`.
+    pub why: String,
+    /// `random`, `roundRobin` or `sourceHash`; empty without endpoints.
+    pub balance: String,
+    /// Seconds for which a silent client keeps its endpoint.
+    pub affinity: Option<u32>,
+}

@@ -31,7 +31,7 @@ pub(super) fn findings(
     let mut out = Vec::new();
     let status = match UnixStream::connect(options.status_socket()) {
         Ok(_) => {
-            let text = crate::ask(options, program)?;
+            let text = crate::ask(options, program, "status")?;
             let status: Result<Status> = crate::read_status(&text);
             Some(status?)
         }
