@@ -136,3 +136,6 @@ fn forget_stale(family: Family, old: &Serving, new: &Serving, local: &BTreeSet<I
     log::debug!("{} connections over UDP are stale", stale.len());
     stale.iter().try_for_each(|connection| conntrack.forget(connection))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let dir = RunDir::create(false)?;
     let site = Netns::create("api")?;
-    site.ip("link add world type dummy
-             link set world up
+    site.ip("link add world type veth peer name beyond
+             link set beyond up
+             link set world arp off up
              route add default dev world")?;
     for address in ENDS {
         site.run(&format!("ip addr add {address}/32 dev world"))?;
