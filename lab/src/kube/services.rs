@@ -45,6 +45,9 @@ pub struct Options {
     /// Only the programs whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure nothing, but see whether agent and kube-proxy live side by side on one node, in all modes.
+    #[arg(long)]
+    beside: bool,
 }
 
 /// Measures all and prints a table.
@@ -63,6 +66,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     populate(&api, options)?;
     let _answers = ENDS.map(|address| answer(&site, address)).into_iter().collect::<Result<Vec<_>>>()?;
 
+    if options.beside {
+        return beside(&site, &plane, &api, &dir);
+    }
     let mut table = Table::new(&[
         "program",
         "start to first answer, s",
@@ -83,6 +89,46 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         cells.extend(runner.measure(&site, &plane, &api, &dir, options).with_context(|| (*name).to_owned())?);
         table.push(cells);
         println!("\n{}", table.markdown());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The agent takes the endpoint on its node, kube-proxy takes any: who answers tells who is first.
+fn beside(site: &Netns, plane: &ControlPlane, api: &Api, dir: &Path) -> Result<ExitCode> {
+    let mut slice = slice("zz-probe", "UDP", PROBE_PORT, &ENDS);
+    slice["endpoints"][0]["nodeName"] = json!("node-1");
+    api.apply(&slice)?;
+    let only_here = || answers(site, 40).map(|all| all.iter().all(|answer| answer == "1"));
+    let both = || answers(site, 40).map(|all| ["1", "2"].iter().all(|end| all.iter().any(|answer| answer == end)));
+    let until = |what: &str, found: &dyn Fn() -> Result<bool>| {
+        wait(what, Duration::from_secs(100), || {
+            ensure!(found()?, "{:?}", answers(site, 8)?);
+            Ok(())
+        })
+    };
+    for mode in ["nftables", "iptables"] {
+        for firewall in ["nftables", "iptables"] {
+            let (proxy, agent) = (Runner::Proxy(mode), Runner::Agent(firewall));
+            let mut other = proxy.start(site, plane, dir)?;
+            until("kube-proxy", &both)?;
+            let mut own = agent.start(site, plane, dir)?;
+            until("the agent to come first", &only_here)?;
+            other.terminate()?;
+            proxy.clean(site, dir)?;
+            let mut other = proxy.start(site, plane, dir)?;
+            let written = || {
+                let rules = site.run("nft list tables")? + &site.run("iptables-save")?;
+                Ok(rules.contains("kube-proxy") || rules.contains("KUBE-SERVICES"))
+            };
+            until("kube-proxy to write its rules again", &written)?;
+            until("the agent to stay first", &only_here)?;
+            own.terminate()?;
+            agent.clean(site, dir)?;
+            until("kube-proxy alone", &both)?;
+            other.terminate()?;
+            proxy.clean(site, dir)?;
+            println!("ok    kube-proxy by {mode}, agent by {firewall}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -197,6 +243,19 @@ impl Usage {
         let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
         Ok(Self { cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64, faults: number(8)? })
     }
+}
+
+/// Who answers, asked so often; nobody is an answer, too.
+fn answers(site: &Netns, times: usize) -> Result<Vec<String>> {
+    let ask = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let mut answer = [0; 8];
+        let asked = socket.connect((PROBE, PROBE_PORT)).and_then(|()| socket.send(b"?"));
+        let length = asked.and_then(|_| socket.recv(&mut answer)).unwrap_or(0);
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    site.enter(|| (0..times).map(|_| ask()).collect())
 }
 
 /// Asks the probe again and again until the endpoint of this number answers.
