@@ -116,13 +116,13 @@ impl Rules {
 
     fn forget(&mut self, before: Option<&Ruleset>, after: &Ruleset, local: &BTreeSet<IpAddr>) {
         let nothing = Serving::default();
-        let serving = |ruleset: Option<&'_ Ruleset>| ruleset.and_then(|ruleset| ruleset.serving.as_ref()).cloned();
-        let (old, new) = (serving(before).unwrap_or_default(), after.serving.as_ref().unwrap_or(&nothing));
-        if !new.differs(&old, Protocol::Udp) {
+        let old = before.and_then(|before| before.serving.as_ref()).unwrap_or(&nothing);
+        let new = after.serving.as_ref().unwrap_or(&nothing);
+        if !new.differs(old, Protocol::Udp) {
             return;
         }
         let families = [Some(Family::V4), after.ipv6.then_some(Family::V6)];
-        let done = families.into_iter().flatten().try_for_each(|family| forget_stale(family, &old, new, local));
+        let done = families.into_iter().flatten().try_for_each(|family| forget_stale(family, old, new, local));
         self.no_conntrack = done.err().map(|error| error.to_string());
     }
 }

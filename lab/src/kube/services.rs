@@ -74,6 +74,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         "start to first answer, s",
         "change to first answer: median, ms",
         "worst, ms",
+        "CPU of a change, ms",
         "RSS, MB",
         "CPU while quiet, s/min",
         "programs run while quiet",
@@ -152,7 +153,7 @@ impl Runner {
         let mut program = self.start(site, plane, dir)?;
         until(site, 1, &mut program)?;
         let first = start.elapsed();
-        let mut latencies = Vec::new();
+        let (mut latencies, before) = (Vec::new(), Usage::of(program.pid())?);
         for number in 0..options.changes {
             let (now, wanted) = (1 - number % 2, 1 + (number + 1) % 2);
             // Whoever changes things once in a while, not all at once.
@@ -164,6 +165,7 @@ impl Runner {
             latencies.push(start.elapsed().as_secs_f64() * 1000.0);
         }
         latencies.sort_by(f64::total_cmp);
+        let spent = (Usage::of(program.pid())?.cpu - before.cpu) * 1000.0 / options.changes as f64;
         // One look at what others may have done is due after a change.
         std::thread::sleep(Duration::from_secs(65));
         let before = Usage::of(program.pid())?;
@@ -178,6 +180,7 @@ impl Runner {
             format!("{:.2}", first.as_secs_f64()),
             format!("{:.0}", median(&latencies)),
             format!("{:.0}", latencies.last().copied().unwrap_or(0.0)),
+            format!("{spent:.0}"),
             format!("{rss:.1}"),
             format!("{cpu:.2}"),
             quiet.to_owned(),
@@ -194,7 +197,7 @@ impl Runner {
                 std::fs::write(dir.join("config.json"), config(firewall).to_string())?;
                 std::fs::write(dir.join("token"), plane.token("default", "default")?)?;
                 let mut command = command(Some(site.name()), &programs::find("selvedge-agent")?);
-                command.args(["run", "--config", "config.json", "--credentials", &folder("none")?]);
+                command.args(["run", "--config", "config.json", "--credentials", "none"]);
                 command.args(["--run-dir", &folder("run")?, "--state-dir", &folder("state")?]);
                 command.args(["--server", &format!("https://127.0.0.1:{PORT}"), "--token-file", "token"]);
                 command.args(["--ca-file", "pki/ca.crt"]).current_dir(dir);
@@ -267,6 +270,8 @@ fn until(site: &Netns, number: usize, program: &mut Program) -> Result<()> {
         let found = site.enter(|| {
             // A thread of its own for a hundred questions: entering takes longer than asking.
             for _ in 0..100 {
+                // Each question is a connection that the kernel tracks, and that is forgotten when its endpoint goes.
+                std::thread::sleep(Duration::from_millis(1));
                 let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
                 socket.set_read_timeout(Some(Duration::from_millis(2)))?;
                 let mut answer = [0; 8];

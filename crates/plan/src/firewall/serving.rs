@@ -176,27 +176,28 @@ impl Serving {
 
     /// Whether new connections of this kind may go elsewhere than they did before.
     pub fn differs(&self, before: &Serving, protocol: Protocol) -> bool {
-        let of = |serving: &'_ Serving, frontend: &Frontend| {
-            let target = serving.frontends.get(frontend);
-            target.map(|t| (serving.group(&t.near).cloned(), serving.group(&t.far).cloned()))
-        };
         let all = self.frontends.keys().chain(before.frontends.keys()).filter(|f| f.protocol == protocol);
-        all.into_iter().any(|frontend| of(self, frontend) != of(before, frontend))
+        all.into_iter().any(|frontend| self.ends(frontend) != before.ends(frontend))
+    }
+
+    fn ends(&self, frontend: &Frontend) -> Option<[Option<&Group>; 2]> {
+        self.frontends.get(frontend).map(|target| [self.group(&target.near), self.group(&target.far)])
     }
 
     /// Whether a connection that goes on as it is never reaches anybody: its endpoint is none any more, or it was begun
     /// before there was one. `local`: the addresses of this node.
     pub fn is_stale(&self, before: &Serving, flow: &Flow, local: &BTreeSet<IpAddr>) -> bool {
-        let find = |serving: &'_ Serving| {
-            let (ip, port, protocol) = (flow.called.ip(), flow.called.port(), flow.protocol);
-            let at = |called| serving.frontends.get(&Frontend { called, protocol, port }).cloned();
-            at(Called::Address(ip)).or_else(|| local.contains(&ip).then(|| at(Called::Node(ip.into()))).flatten())
+        let (ip, port, protocol) = (flow.called.ip(), flow.called.port(), flow.protocol);
+        let at = |called| Frontend { called, protocol, port };
+        let node = local.contains(&ip).then_some(at(Called::Node(ip.into())));
+        let find = |serving: &Serving, ends: &dyn Fn([Option<&Group>; 2]) -> bool| {
+            let found = serving.ends(&at(Called::Address(ip))).or_else(|| serving.ends(&node?));
+            found.map(ends)
         };
-        match find(self) {
-            None => find(before).is_some(),
-            Some(target) => ![&target.near, &target.far].into_iter().any(|way| {
-                self.group(way).is_some_and(|group| group.endpoints.iter().any(|e| e.address == flow.answers))
-            }),
+        let answers = |group: &Group| group.endpoints.iter().any(|endpoint| endpoint.address == flow.answers);
+        match find(self, &|ends| ends.into_iter().flatten().any(answers)) {
+            None => find(before, &|_| true).is_some(),
+            Some(reached) => !reached,
         }
     }
 

@@ -105,17 +105,14 @@ fn key(element: &str) -> &str {
 
 /// What the table has for Services besides base chains.
 pub(super) fn body(text: &mut impl Write, ruleset: &Ruleset, serving: &Serving) -> Result {
-    let mut parts = Parts::default();
+    // One after the other: all of them together are more text than a gateway should hold.
     for (name, group) in &serving.groups {
+        let mut parts = Parts::default();
         parts.add(name, group);
+        parts.sets.iter().try_for_each(|(name, lines)| block(text, "set", name, lines))?;
+        parts.chains.iter().try_for_each(|(name, rules)| block(text, "chain", name, rules))?;
     }
-    parts.chains.extend(gates(ruleset, serving));
-    for (name, lines) in &parts.sets {
-        block(text, "set", name, lines)?;
-    }
-    for (name, rules) in &parts.chains {
-        block(text, "chain", name, rules)?;
-    }
+    gates(ruleset, serving).iter().try_for_each(|(name, rules)| block(text, "chain", name, rules))?;
     let members = members(serving, None);
     let (mut called, mut here, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for family in families(ruleset) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use selvedge_linux::file;
+use selvedge_linux::{file, process};
 use selvedge_model::{NodeConfig, ServiceMode, ServiceSource};
 use selvedge_tunnel::Now;
 
@@ -72,6 +72,7 @@ impl Node {
             let next = self.view.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono);
             self.view.keep_at = self.view.keep_at.or(Some(next));
         }
+        process::give_memory_back();
     }
 
     pub(crate) fn reads_services(&self) -> bool {
