@@ -20,6 +20,7 @@ pub mod link;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;
+pub mod nflog;
 pub mod poll;
 pub mod process;
 pub mod route;
