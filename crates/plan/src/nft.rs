@@ -10,6 +10,8 @@
 
 #[cfg(feature = "services")]
 mod services;
+#[cfg(feature = "services")]
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -74,6 +76,16 @@ fn body(text: &mut impl Write, ruleset: &Ruleset) -> std::fmt::Result {
         rules.insert(Hook::Of(Chain::Input), vec!["ct state new jump refused".into()]);
         rules.insert(Hook::RefusedLocal, vec!["ct state new jump refused".into()]);
     }
+    #[cfg(feature = "services")]
+    if ruleset.watch {
+        watch::body(text)?;
+        // Calls that arrive were confirmed when they left: they are this host's own.
+        for (hook, chain) in
+            [(Hook::WatchForwarded, "calls"), (Hook::WatchLeaving, "calls"), (Hook::WatchArriving, "answers")]
+        {
+            rules.insert(hook, vec![format!("ct status & (dnat | assured) == dnat jump {chain}")]);
+        }
+    }
     for (chain, own) in &ruleset.chains {
         rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(|rule| line(*chain, rule)));
     }
@@ -93,6 +105,12 @@ enum Hook {
     ServicesLocal,
     #[cfg(feature = "services")]
     RefusedLocal,
+    #[cfg(feature = "services")]
+    WatchForwarded,
+    #[cfg(feature = "services")]
+    WatchLeaving,
+    #[cfg(feature = "services")]
+    WatchArriving,
     Of(Chain),
 }
 
@@ -106,6 +124,12 @@ impl Hook {
             Hook::ServicesLocal => ("services-local", "nat hook output priority -101"),
             #[cfg(feature = "services")]
             Hook::RefusedLocal => ("refused-local", "filter hook output priority -1"),
+            #[cfg(feature = "services")]
+            Hook::WatchForwarded => ("watched", "filter hook forward priority -2"),
+            #[cfg(feature = "services")]
+            Hook::WatchLeaving => ("watched-local", "filter hook output priority -2"),
+            #[cfg(feature = "services")]
+            Hook::WatchArriving => ("watched-arriving", "filter hook input priority -2"),
             Hook::Of(Chain::Arrival) => ("arriving", "filter hook prerouting priority -301"),
             Hook::Of(Chain::Clamp) => ("clamped", "filter hook forward priority -151"),
             Hook::Of(Chain::Input) => ("incoming", "filter hook input priority -1"),

@@ -19,6 +19,7 @@ pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     if node.serves() {
         builder.out.pods = node.pods.iter().copied().collect();
         builder.out.serving = Some(Serving::new(node, builder.out.ipv6));
+        builder.out.watch = node.facts.reports;
     }
     builder.arrival();
     builder.clamp();

@@ -36,7 +36,14 @@ pub struct Ruleset {
     /// Services, if this node serves them.
     #[cfg(feature = "services")]
     pub serving: Option<Serving>,
+    /// Calls of Services without an answer, and answers that refuse them, are reported to [`REPORTS`].
+    #[cfg(feature = "services")]
+    pub watch: bool,
 }
+
+/// The group of `NFLOG` to which rules report.
+#[cfg(feature = "services")]
+pub const REPORTS: u16 = 24_095;
 
 /// A named set of networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +157,8 @@ impl Ruleset {
             pods: self.pods.clone(),
             #[cfg(feature = "services")]
             serving: self.serving.clone(),
+            #[cfg(feature = "services")]
+            watch: self.watch,
         }
     }
 

@@ -11,6 +11,8 @@
 mod save;
 #[cfg(feature = "services")]
 mod services;
+#[cfg(feature = "services")]
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -54,6 +56,9 @@ pub fn tables(ruleset: &Ruleset, family: Family) -> Tables {
     #[cfg(feature = "services")]
     if let Some(serving) = &ruleset.serving {
         services::add(&mut tables, serving, family, ruleset);
+        if ruleset.watch {
+            watch::add(&mut tables, family);
+        }
     }
     tables
 }

@@ -28,6 +28,7 @@ pub fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
     let same = before.ipv6 == after.ipv6
         && before.sets == after.sets
         && before.chains == after.chains
+        && before.watch == after.watch
         && old.node_port_addresses == new.node_port_addresses;
     if !same {
         return None;
