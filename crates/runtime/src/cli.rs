@@ -46,6 +46,24 @@ pub enum Command {
         /// The one-time token, or `-` for one on standard input.
         token: String,
     },
+    /// Join standard input and output to a port of a host in the fabric.
+    #[cfg(feature = "socks")]
+    Connect {
+        /// Where the program runs.
+        options: Options,
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// Print what OpenSSH needs to reach other nodes.
+    #[cfg(feature = "socks")]
+    SshConfig {
+        /// Where the program runs.
+        options: Options,
+        /// Only this node.
+        node: Option<String>,
+    },
     /// The process that keeps sockets and user-space tunnels while the program restarts.
     Keeper(Vec<OsString>),
     /// Print this text and stop.
@@ -79,6 +97,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "run" | "status" | "doctor" | "clean" | "check" => {}
         #[cfg(feature = "api")]
         "enroll" => {}
+        #[cfg(feature = "socks")]
+        "connect" | "ssh-config" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -88,6 +108,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     let mut options = Options::new(program.folder, program.cni_dir);
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
+    #[cfg(feature = "socks")]
+    let mut words: Vec<String> = Vec::new();
     let mut json = false;
     #[cfg(feature = "services")]
     let mut services = false;
@@ -133,11 +155,30 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("json") if verb == "status" || verb == "doctor" => json = true,
             #[cfg(feature = "api")]
             Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
+            #[cfg(feature = "socks")]
+            Long("socks") if verb == "run" => {
+                let word = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                let address =
+                    word.parse().map_err(|_| Error::new(format!("--socks: \"{word}\" is no ADDRESS:PORT")))?;
+                options.socks = Some(address);
+            }
+            #[cfg(feature = "socks")]
+            Long("socks-users") if verb == "run" => {
+                options.socks_users = Some(parser.value().map_err(wrong)?.into());
+            }
+            #[cfg(feature = "socks")]
+            Value(value) if verb == "connect" && words.len() < 2 => words.push(value.string().map_err(wrong)?),
+            #[cfg(feature = "socks")]
+            Value(value) if verb == "ssh-config" && words.is_empty() => words.push(value.string().map_err(wrong)?),
             #[cfg(feature = "services")]
             Value(value) if verb == "status" && value == "services" => services = true,
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
+    }
+    #[cfg(feature = "socks")]
+    if options.socks.is_some() != options.socks_users.is_some() {
+        return Err(Error::new("--socks and --socks-users are of use only together"));
     }
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
@@ -151,6 +192,13 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Some(token) => Command::Enroll { options, token },
             None => return Err(Error::new(format!("enroll: needs a token; {} --help shows how", program.name))),
         },
+        #[cfg(feature = "socks")]
+        "connect" => match <[String; 2]>::try_from(words).ok().and_then(|[h, port]| Some((h, port.parse().ok()?))) {
+            Some((host, port)) => Command::Connect { options, host, port },
+            None => return Err(Error::new(format!("connect: needs HOST PORT; {} --help shows how", program.name))),
+        },
+        #[cfg(feature = "socks")]
+        "ssh-config" => Command::SshConfig { options, node: words.pop() },
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
@@ -174,6 +222,18 @@ const SOURCE_HELP: &str =
                      These six are also read from the environment: SELVEDGE_SOURCE, SELVEDGE_TOKEN_FILE, ...
 ";
 
+#[cfg(feature = "socks")]
+const SOCKS_VERBS: &str =
+    "  connect HOST PORT  join standard input and output to a port of a node, pod or Service of the fabric, for programs
+                     such as ssh that would not find it by routes
+  ssh-config [NODE]  print what OpenSSH needs to reach the nodes that have a tunnel to this one
+";
+
+#[cfg(feature = "socks")]
+const SOCKS_OPTIONS: &str = "  --socks ADDRESS:PORT  run: serve SOCKS5 there, for the users of a file
+  --socks-users FILE name:password lines that only its owner may read, read at the start
+";
+
 fn help(program: &Program) -> String {
     let defaults = Options::new(program.folder, program.cni_dir);
     let cni = match &defaults.cni_dir {
@@ -182,6 +242,8 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let cni = cni + SOURCE_HELP;
+    #[cfg(feature = "socks")]
+    let cni = cni + SOCKS_OPTIONS;
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"
@@ -196,6 +258,8 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let doctor = doctor.to_owned() + ENROLL_HELP;
+    #[cfg(feature = "socks")]
+    let doctor = doctor.to_owned() + SOCKS_VERBS;
     format!(
         "{name} {version}: {summary}
 
@@ -276,6 +340,30 @@ mod tests {
         ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
+        }
+    }
+
+    #[cfg(feature = "socks")]
+    #[test]
+    fn ways_into_the_fabric() {
+        let Ok(Command::Connect { host, port, .. }) = read("connect edge-2 22") else { panic!("not connect") };
+        assert_eq!((host.as_str(), port), ("edge-2", 22));
+        assert!(matches!(read("ssh-config"), Ok(Command::SshConfig { node: None, .. })));
+        assert!(matches!(read("ssh-config edge-2"), Ok(Command::SshConfig { node: Some(n), .. }) if n == "edge-2"));
+        let Ok(Command::Run(options)) = read("run --socks [fd00::1]:1080 --socks-users u") else { panic!("not run") };
+        assert_eq!(options.socks, "[fd00::1]:1080".parse().ok());
+        for line in [
+            "connect",
+            "connect edge-2",
+            "connect edge-2 ssh",
+            "connect edge-2 65536",
+            "connect edge-2 22 x",
+            "run --socks 10.0.0.1 --socks-users u",
+            "run --socks 10.0.0.1:1080",
+            "run --socks-users u",
+            "status --socks 10.0.0.1:1080",
+        ] {
+            assert!(read(line).is_err(), "{line}");
         }
     }
 

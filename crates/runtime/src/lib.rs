@@ -7,6 +7,8 @@ mod clock;
 mod doctor;
 mod error;
 mod firewall;
+#[cfg(feature = "services")]
+mod health;
 mod kernel;
 mod logging;
 mod node;
@@ -17,6 +19,8 @@ mod rules;
 mod run;
 #[cfg(feature = "services")]
 mod served;
+#[cfg(feature = "socks")]
+mod socks;
 mod source;
 pub mod status;
 #[cfg(feature = "pod")]
@@ -86,6 +90,12 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
         #[cfg(feature = "api")]
         Command::Enroll { options, token } => source::enrolment::enrol(&options, &token)
             .and_then(|name| print(&format!("enrolled as {name}; `run --source operator` does the rest\n"))),
+        #[cfg(feature = "socks")]
+        Command::Connect { options, host, port } => socks::connect(&options, program, &host, port),
+        #[cfg(feature = "socks")]
+        Command::SshConfig { options, node } => {
+            socks::ssh_config(&options, program, node.as_deref()).and_then(|text| print(&text))
+        }
         Command::Check(path) => check(&path),
         Command::Keeper(args) => {
             let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "services")]
+use selvedge_health::{Answer, Probe};
 use selvedge_linux::{Family, file};
 use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Peer, Role, Via};
 #[cfg(not(feature = "services"))]
@@ -19,6 +21,8 @@ use crate::clock::Calendar;
 use crate::doctor;
 use crate::error::Context as _;
 use crate::firewall::{Firewall, Tools};
+#[cfg(feature = "services")]
+use crate::health::Watch;
 use crate::kernel::Kernel;
 #[cfg(feature = "services")]
 use crate::rules::Rules;
@@ -75,6 +79,15 @@ pub(crate) struct Node {
     notes: Vec<String>,
     /// Why a boot would not find this configuration.
     not_kept: Option<String>,
+    /// Which endpoints answer.
+    #[cfg(feature = "services")]
+    pub(crate) watch: Watch,
+    /// Why the firewall reports nothing.
+    #[cfg(feature = "services")]
+    no_reports: Option<String>,
+    /// Why SOCKS5 is not served where it should be.
+    #[cfg(feature = "socks")]
+    pub(crate) no_socks: Option<String>,
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
@@ -113,6 +126,12 @@ impl Node {
             started_at: None,
             notes: Vec::new(),
             not_kept: None,
+            #[cfg(feature = "services")]
+            watch: Watch::new(seed()),
+            #[cfg(feature = "services")]
+            no_reports: None,
+            #[cfg(feature = "socks")]
+            no_socks: None,
             dirty: false,
             retry: RETRY_FIRST,
             apply_at: None,
@@ -145,11 +164,22 @@ impl Node {
 
     /// What does not work.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.not_kept)
+        let problems = self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.not_kept);
+        #[cfg(feature = "socks")]
+        let problems = problems.chain(&self.no_socks);
+        problems
     }
 
     pub(crate) fn has_tunnel_problem(&self) -> bool {
         self.tunnel_problem.is_some()
+    }
+
+    /// Own addresses in own pod networks: what comes from there finds its way into the tunnels.
+    #[cfg(feature = "socks")]
+    pub(crate) fn pod_addresses(&self) -> Vec<IpAddr> {
+        let Some(config) = self.config() else { return Vec::new() };
+        let own = self.kernel.addresses().into_iter().map(|(_, net)| net.addr());
+        own.filter(|address| config.pod_cidrs.iter().any(|net| net.contains(address))).collect()
     }
 
     /// What could be better.
@@ -215,6 +245,10 @@ impl Node {
 
     /// Links, addresses or routes changed.
     pub(crate) fn handle_network(&mut self, now: Now) {
+        #[cfg(feature = "services")]
+        if let Some(loaded) = &self.loaded {
+            self.watch.handle_links(now.mono, &loaded.config);
+        }
         if let Some(tunnels) = &mut self.tunnels {
             let kernel = &mut self.kernel;
             tunnels.handle_routes(now, &mut |to: IpAddr| kernel.source_for(to));
@@ -222,7 +256,29 @@ impl Node {
         self.dirty = true;
     }
 
+    /// The firewall reports endpoints that do not do their duty.
+    #[cfg(feature = "services")]
+    pub(crate) fn handle_reports(&mut self, now: Now) {
+        if let Some(loaded) = &self.loaded {
+            self.watch.handle_reports(now.mono, &loaded.config);
+        }
+    }
+
+    /// An endpoint has answered, or not.
+    #[cfg(feature = "services")]
+    pub(crate) fn handle_answer(&mut self, now: Now, probe: &Probe, answer: Answer) {
+        self.watch.handle_answer(now.mono, probe, answer, self.loaded.as_ref().map(|loaded| &loaded.config));
+    }
+
+    /// A question to ask an endpoint now.
+    #[cfg(feature = "services")]
+    pub(crate) fn poll_probe(&mut self, now: Now) -> Option<Probe> {
+        self.watch.health().poll_probe(now.mono)
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Now) {
+        #[cfg(feature = "services")]
+        self.watch.health().handle_timeout(now.mono);
         #[cfg(feature = "api")]
         self.handle_view_timeout(now);
         if let Some(tunnels) = &mut self.tunnels {
@@ -245,6 +301,8 @@ impl Node {
         let due = self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at);
         #[cfg(feature = "api")]
         let due = due.chain(self.view.poll_timeout());
+        #[cfg(feature = "services")]
+        let due = due.chain(self.watch.poll_timeout());
         due.min()
     }
 
@@ -259,6 +317,10 @@ impl Node {
     pub(crate) fn apply(&mut self, now: Now) {
         if self.tunnels.as_mut().is_some_and(Tunnels::poll_paths_changed) {
             self.dirty = true;
+        }
+        #[cfg(feature = "services")]
+        {
+            self.dirty |= self.watch.health().poll_changed();
         }
         if std::mem::take(&mut self.dirty) {
             self.apply_all(now);
@@ -341,6 +403,8 @@ impl Node {
             self.remove_cni(before);
         }
         self.issued = loaded.credentials.as_ref().and_then(Credentials::not_before);
+        #[cfg(feature = "services")]
+        self.watch.handle_services(now.mono, &loaded.config);
         self.loaded = Some(loaded);
         self.start_tunnels(now);
         self.dirty = true;
@@ -445,6 +509,13 @@ impl Node {
         self.datapath = Some((mode, why));
         Ok(mode)
     }
+}
+
+/// A number that no other node has.
+#[cfg(feature = "services")]
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// A port that is not ours, in words.

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use selvedge_model::{Balance, ServiceMode};
 use selvedge_plan::firewall::{Called, Frontend, Group, Serving, Way, Why};
+use selvedge_tunnel::Now;
 
 use crate::node::Node;
 use crate::status::{ChosenStatus, ServedStatus, ServicesStatus};
 
 /// The Services as they are loaded.
-pub(crate) fn summary(node: &Node) -> ServicesStatus {
+pub(crate) fn summary(node: &Node, now: Now) -> ServicesStatus {
     let Some(config) = node.config() else {
         return ServicesStatus { off: "no configuration yet".to_owned(), ..ServicesStatus::default() };
     };
@@ -21,7 +22,8 @@ pub(crate) fn summary(node: &Node) -> ServicesStatus {
         (ServiceMode::Kernel, Some(_)) => "",
     };
     let served = serving.map(|serving| serving.frontends.keys().map(|frontend| served(serving, frontend)).collect());
-    ServicesStatus { off: off.to_owned(), zone, served: served.unwrap_or_default() }
+    let bad = node.watch.report(now.mono);
+    ServicesStatus { off: off.to_owned(), zone, served: served.unwrap_or_default(), bad }
 }
 
 fn served(serving: &Serving, frontend: &Frontend) -> ServedStatus {
@@ -87,6 +89,7 @@ pub(crate) fn human(status: &ServicesStatus) -> String {
             let _ = writeln!(out, "    only from {}", served.sources.join(", "));
         }
     }
+    crate::view::endpoints(&mut out, &status.bad);
     out
 }
 

@@ -42,6 +42,9 @@ pub struct Status {
     pub notes: Vec<String>,
     /// Packets dropped for a reason that concerns no single peer.
     pub drops: Vec<Drops>,
+    /// Endpoints of Services that do not answer, or may not.
+    #[cfg(feature = "services")]
+    pub endpoints: Vec<EndpointStatus>,
 }
 
 /// The configuration in force, and what is wrong with the newer one, if any.
@@ -142,6 +145,24 @@ pub struct Refusal {
     pub times: u32,
 }
 
+/// An endpoint of which something bad is known.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its address.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `suspect`: it is being asked. `out`: it takes no new connections where there are other endpoints.
+    pub state: String,
+    /// For how long.
+    pub seconds: u64,
+    /// Its last bad answer, in words.
+    pub reason: String,
+}
+
 /// A counter of dropped packets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Drops {
@@ -161,6 +182,8 @@ pub struct ServicesStatus {
     pub zone: String,
     /// By what clients call.
     pub served: Vec<ServedStatus>,
+    /// Endpoints that do not answer, or may not; those that are out are in use only where there are no others.
+    pub bad: Vec<EndpointStatus>,
 }
 
 /// One way to call a Service.

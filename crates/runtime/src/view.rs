@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use selvedge_tunnel::Utc;
 
+#[cfg(feature = "services")]
+use crate::status::EndpointStatus;
 #[cfg(feature = "api")]
 use crate::status::SourceStatus;
 use crate::status::{PeerStatus, Status};
@@ -76,6 +78,8 @@ pub fn human(status: &Status) -> String {
         "dropped",
         status.drops.iter().filter(|d| d.packets > 0).map(|d| format!("{} packets: {}", d.packets, d.reason)),
     );
+    #[cfg(feature = "services")]
+    endpoints(&mut out, &status.endpoints);
     section(&mut out, "kernel", status.kernel.iter().cloned());
     section(&mut out, "notes", status.notes.iter().cloned());
     section(&mut out, "problems", status.problems.iter().cloned());
@@ -104,6 +108,17 @@ fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
     for line in lines {
         let _ = writeln!(out, "    {line}");
     }
+}
+
+/// Those of which something bad is known.
+#[cfg(feature = "services")]
+pub(crate) fn endpoints(out: &mut String, bad: &[EndpointStatus]) {
+    let lines = bad.iter().map(|e| {
+        let address = if e.address.contains(':') { format!("[{}]", e.address) } else { e.address.clone() };
+        let why = if e.reason.is_empty() { String::new() } else { format!(", {}", e.reason) };
+        format!("{} {address}:{}  {} for {}{why}", e.protocol, e.port, e.state, age(e.seconds))
+    });
+    section(out, "endpoints", lines);
 }
 
 fn path(peer: &PeerStatus) -> String {
@@ -151,6 +166,23 @@ mod tests {
         assert_eq!(age(119), "119 s");
         assert_eq!(age(7200), "2 h");
         assert_eq!(age(172_800), "2 days");
+    }
+
+    #[cfg(feature = "services")]
+    #[test]
+    fn endpoints_say_why_they_are_out() {
+        let endpoint = |address: &str, state: &str, reason: &str| EndpointStatus {
+            address: address.into(),
+            port: 80,
+            protocol: "tcp".into(),
+            state: state.into(),
+            seconds: 7,
+            reason: reason.into(),
+        };
+        let mut text = String::new();
+        endpoints(&mut text, &[endpoint("10.0.0.1", "out", "does not answer"), endpoint("fd00::1", "suspect", "")]);
+        let lines = "    tcp 10.0.0.1:80  out for 7 s, does not answer\n    tcp [fd00::1]:80  suspect for 7 s\n";
+        assert_eq!(text, format!("\n  endpoints\n{lines}"));
     }
 
     #[test]

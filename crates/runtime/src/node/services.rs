@@ -55,7 +55,7 @@ impl Node {
     pub(super) fn handle_view_timeout(&mut self, now: Now) {
         if self.view.view_at.take_if(|at| *at <= now.mono).is_some() {
             self.view.applying = Some(Instant::now());
-            self.take_services();
+            self.take_services(now);
         }
         if self.view.keep_at.is_some_and(|at| at <= now.mono) {
             self.keep_services(now);
@@ -87,13 +87,15 @@ impl Node {
     }
 
     /// Brings the Services of the configuration in force to what the API says.
-    fn take_services(&mut self) {
+    fn take_services(&mut self, now: Now) {
         let Some(loaded) = self.loaded.as_mut().filter(|loaded| wants(&loaded.config)) else { return };
         let services = &mut loaded.config.services;
         let Some(list) = self.desk.services(&services.cidrs) else { return };
         if services.list != list {
             log::debug!("{} Services", list.len());
             services.list = list;
+            #[cfg(feature = "services")]
+            self.watch.handle_services(now.mono, &loaded.config);
             self.dirty = true;
         }
     }
