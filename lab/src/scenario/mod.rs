@@ -7,11 +7,13 @@ mod clock;
 mod configuration;
 mod credentials;
 mod flash;
+mod health;
 mod leaks;
 mod membership;
 mod noise;
 mod privilege;
 mod restart;
+mod ssh;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ const ALL: &[Scenario] = &[
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
     Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
     Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
+    Scenario { name: "health", what: "endpoints die and come back, without the cloud", run: health::run },
+    Scenario { name: "ssh", what: "SOCKS5 and ssh to other nodes", run: ssh::run },
     Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];
