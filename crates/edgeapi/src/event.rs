@@ -54,7 +54,7 @@ impl<T: Object> Event<T> {
                         Ok(()) => Event::Put(meta, object),
                         Err(problem) => Event::Unreadable(problem),
                     },
-                    Err(problem) => Event::Unreadable(problem),
+                    Err(problem) => Event::Unreadable(format!("{}: {problem}", Meta::from(any.metadata).show())),
                 },
             },
             "DELETED" => Event::Deleted(any.metadata.into()),

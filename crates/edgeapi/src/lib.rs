@@ -24,17 +24,17 @@ mod view;
 
 pub use answer::{Head, Verdict, judge};
 pub use backoff::Backoff;
-pub use endpoint_slice::{EndpointSlice, SliceEndpoint};
+pub use endpoint_slice::{EndpointSlice, Port, RawEndpointSlice, SliceEndpoint};
 pub use event::Event;
 pub use flavour::{Flavour, Pace};
 pub use lines::Lines;
 pub use list::{ListHead, ListReader};
-pub use object::{Key, Meta, Object};
+pub use object::{Key, Meta, Object, Problem};
 pub use one::{Found, One, is_online};
 pub use owned::{ConfigMap, Secret};
-pub use service::{Port, Service};
+pub use service::{RawService, Service};
 pub use store::{Believed, Listing, Store};
-pub use view::{View, read_kept};
+pub use view::{View, read_kept, serve};
 
 /// The longest object that is read, in bytes: etcd takes 1.5 MiB.
 pub const MAX_OBJECT_BYTES: usize = 2 << 20;

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use miniserde::{Deserialize, json};
 
 /// Namespace and name.
@@ -12,6 +14,27 @@ pub struct Meta {
     pub version: u64,
 }
 
+/// What is wrong in an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `spec.clusterIPs`
+    pub field: String,
+    /// In words.
+    pub message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Problem { field: field.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
 /// A kind of object that the node keeps, narrowed to what it needs.
 pub trait Object: Sized + Eq {
     /// As API servers name a list of them.
@@ -23,7 +46,7 @@ pub trait Object: Sized + Eq {
     type Raw: Deserialize;
 
     /// What is left of it: `None` for an object that the node has no use for.
-    fn narrow(raw: Self::Raw) -> Result<(Meta, Option<Self>), String>;
+    fn narrow(raw: Self::Raw) -> Result<(Meta, Option<Self>), Problem>;
 
     /// A few words without line breaks, for [`Object::restore`].
     fn keep(&self) -> String;
@@ -42,7 +65,11 @@ pub trait Object: Sized + Eq {
             let problem = format!("{}: a field has a wrong type", meta.show());
             return Err((meta, problem));
         };
-        let (meta, object) = Self::narrow(raw).map_err(|problem| (named(), problem))?;
+        let (meta, object) = Self::narrow(raw).map_err(|problem| {
+            let meta = named();
+            let text = format!("{}: {problem}", meta.show());
+            (meta, text)
+        })?;
         meta.check().map_err(|problem| (Meta::default(), problem))?;
         Ok((meta, object))
     }
@@ -55,6 +82,7 @@ pub(crate) struct Named {
 
 /// `metadata` of an object.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub struct RawMeta {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
@@ -62,13 +90,33 @@ pub struct RawMeta {
     pub(crate) resource_version: Option<String>,
     pub(crate) uid: Option<String>,
     pub(crate) labels: Option<Labels>,
+    pub(crate) annotations: Option<Annotations>,
 }
 
 /// The labels that matter.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub(crate) struct Labels {
     #[serde(rename = "kubernetes.io/service-name")]
     pub(crate) service_name: Option<String>,
+    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
+    pub(crate) proxy_name: Option<String>,
+}
+
+/// The annotations that matter.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+pub(crate) struct Annotations {
+    #[serde(rename = "selvedge.dev/balance")]
+    pub(crate) balance: Option<String>,
+    #[serde(rename = "selvedge.dev/distribution")]
+    pub(crate) distribution: Option<String>,
+    #[serde(rename = "selvedge.dev/health-check")]
+    pub(crate) health_check: Option<String>,
+    #[serde(rename = "selvedge.dev/weights")]
+    pub(crate) weights: Option<String>,
+    #[serde(rename = "service.kubernetes.io/topology-mode")]
+    pub(crate) topology_mode: Option<String>,
 }
 
 impl Meta {

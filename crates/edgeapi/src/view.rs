@@ -2,15 +2,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Endpoint, Protocol, Service as Served, ServicePort};
+use selvedge_model::{Endpoint, Service as Served, ServicePort};
 
 use crate::object::{Meta, Object};
-use crate::{EndpointSlice, Service, Store};
+use crate::{EndpointSlice, Port, Service, Store};
 
 /// Services and their endpoints, as well as they are known.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Services with cluster IPs.
+    /// Services that are served or have a name.
     pub services: Store<Service>,
     /// What serves them.
     pub slices: Store<EndpointSlice>,
@@ -28,7 +28,8 @@ impl View {
         self.services.take_changed() | self.slices.take_changed()
     }
 
-    /// What a node serves, in the order of namespace and name: Services whose addresses lie in `networks`.
+    /// What a node serves or names, in the order of namespace and name: Services whose cluster IPs, if they have any, lie
+    /// in `networks`.
     ///
     /// A Service one of whose endpoints is said to be on this machine is left to whoever serves it behind the tunnels.
     /// Of two with the same address the one that changed later has it.
@@ -40,18 +41,19 @@ impl View {
         }
         let within = |ip: &IpAddr| networks.iter().any(|network| network.contains(ip));
         let mut of_services: Vec<_> =
-            self.services.iter().filter(|(_, service)| service.cluster_ips.iter().all(within)).collect();
+            self.services.iter().filter(|(_, service)| service.spec.cluster_ips.iter().all(within)).collect();
         of_services.sort_by(|(a, _), (b, _)| b.version.cmp(&a.version).then_with(|| a.key.cmp(&b.key)));
         let mut taken = BTreeSet::new();
         let mut list = Vec::with_capacity(of_services.len());
         for (Meta { key: (namespace, name), .. }, service) in of_services {
             let slices = slices.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
-            if service.cluster_ips.iter().any(|ip| taken.contains(ip)) || slices.iter().any(|slice| slice.is_forged()) {
+            if service.spec.cluster_ips.iter().any(|ip| taken.contains(ip))
+                || slices.iter().any(|slice| slice.is_forged())
+            {
                 continue;
             }
-            taken.extend(service.cluster_ips.iter().copied());
-            let ports = ports(service, slices);
-            list.push(Served { namespace, name, cluster_ips: service.cluster_ips.clone(), ports });
+            taken.extend(service.spec.cluster_ips.iter().copied());
+            list.push(serve(&namespace, &name, service, slices));
         }
         list.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         list
@@ -70,23 +72,70 @@ impl View {
     }
 }
 
-const SERVICE: &str = "Service";
-const SLICE: &str = "EndpointSlice";
+/// A Service with its endpoints.
+pub fn serve(namespace: &str, name: &str, service: &Service, slices: &[&EndpointSlice]) -> Served {
+    let mut served = Served { namespace: namespace.to_owned(), name: name.to_owned(), ..service.spec.clone() };
+    for port in &mut served.ports {
+        let same = |other: &&Port| other.name == port.name && other.protocol == port.protocol;
+        let ports = |slice: &EndpointSlice| slice.ports.iter().filter(same).map(|port| port.port).collect();
+        port.endpoints = endpoints(service, slices, ports);
+    }
+    if served.is_headless() && served.ports.is_empty() {
+        let endpoints = endpoints(service, slices, |_| vec![0]);
+        served.ports.push(ServicePort { endpoints, ..ServicePort::default() });
+    }
+    served
+}
+
+/// Sorted, each address and port once, though slices may repeat an endpoint while it moves between them.
+fn endpoints(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    ports: impl Fn(&EndpointSlice) -> Vec<u16>,
+) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for slice in slices {
+        for port in ports(slice) {
+            for endpoint in &slice.endpoints {
+                endpoints.extend(endpoint.addresses.iter().map(|address| Endpoint {
+                    address: *address,
+                    port,
+                    node: endpoint.node.clone(),
+                    zone: endpoint.zone.clone(),
+                    hostname: endpoint.hostname.clone(),
+                    terminating: endpoint.terminating,
+                    weight: service.weights.get(&endpoint.node).copied().unwrap_or(1),
+                }));
+            }
+        }
+    }
+    // A ready one comes before one that ends, a known node before an empty one, and so is the one that is kept.
+    endpoints
+        .sort_by(|a, b| (a.address, a.port, a.terminating, &b.node).cmp(&(b.address, b.port, b.terminating, &a.node)));
+    endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
+    endpoints
+}
+
+/// Of each line, the second form; the first is still read.
+const SERVICE: &str = "Service/2";
+const SLICE: &str = "EndpointSlice/2";
+const FIRST_SERVICE: &str = "Service";
+const FIRST_SLICE: &str = "EndpointSlice";
 
 /// What [`View::keep`] wrote; lines that cannot be read are left out.
 pub fn read_kept(text: &str) -> View {
     let mut view = View::default();
     for line in text.lines() {
         match line.split_once(' ') {
-            Some((SERVICE, line)) => restore(&mut view.services, line),
-            Some((SLICE, line)) => restore(&mut view.slices, line),
+            Some((SERVICE | FIRST_SERVICE, line)) => restore(&mut view.services, line),
+            Some((SLICE | FIRST_SLICE, line)) => restore(&mut view.slices, line),
             _ => None,
         };
     }
     view
 }
 
-/// `Service 265 default web …`
+/// `Service/2 265 default web …`
 fn line<T: Object>(out: &mut Vec<u8>, kind: &str, meta: &Meta, object: &T) {
     let Meta { key: (namespace, name), version } = meta;
     out.extend_from_slice(format!("{kind} {version} {namespace} {name} {}\n", object.keep()).as_bytes());
@@ -100,38 +149,6 @@ fn restore<T: Object>(store: &mut Store<T>, line: &str) -> Option<()> {
     meta.check().ok()?;
     store.restore(meta, T::restore(words.next()?)?);
     Some(())
-}
-
-fn ports(service: &Service, slices: &[&EndpointSlice]) -> Vec<ServicePort> {
-    let mut served: Vec<ServicePort> = Vec::with_capacity(service.ports.len());
-    for port in &service.ports {
-        let Some(protocol) = port.protocol else { continue };
-        if !served.iter().any(|other| (other.protocol, other.port) == (protocol, port.port)) {
-            let endpoints = endpoints(&port.name, protocol, slices);
-            served.push(ServicePort { name: port.name.clone(), protocol, port: port.port, endpoints });
-        }
-    }
-    served
-}
-
-/// Sorted, each address and port once, though slices may repeat an endpoint while it moves between them.
-fn endpoints(name: &str, protocol: Protocol, slices: &[&EndpointSlice]) -> Vec<Endpoint> {
-    let mut endpoints = Vec::new();
-    for slice in slices {
-        for port in slice.ports.iter().filter(|port| port.name == name && port.protocol == Some(protocol)) {
-            for endpoint in &slice.endpoints {
-                endpoints.extend(endpoint.addresses.iter().map(|address| Endpoint {
-                    address: *address,
-                    port: port.port,
-                    node: endpoint.node.clone(),
-                }));
-            }
-        }
-    }
-    // A known node comes before an empty one, and so is the one that is kept.
-    endpoints.sort_by(|a, b| (a.address, a.port, &b.node).cmp(&(b.address, b.port, &a.node)));
-    endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
-    endpoints
 }
 
 #[cfg(test)]
@@ -148,7 +165,7 @@ mod tests {
         format!(
             r#"{{"type":"ADDED","object":{{"metadata":{{"namespace":"a","name":"{name}","resourceVersion":"{version}"}},
             "spec":{{"clusterIP":"{ip}","ports":[{{"name":"http","port":80}},{{"name":"old","port":80}},
-            {{"name":"dns","port":53,"protocol":"UDP"}},{{"name":"x","port":9,"protocol":"SCTP"}}]}}}}}}"#
+            {{"name":"dns","port":53,"protocol":"UDP"}},{{"name":"x","port":9,"protocol":"DCCP"}}]}}}}}}"#
         )
         .replace('\n', " ")
     }
@@ -190,6 +207,32 @@ mod tests {
     }
 
     #[test]
+    fn names_without_cluster_ips_are_known_wherever_they_lead() {
+        let headless = service("db", 1, "None").replace(r#"{"name":"dns","port":53,"protocol":"UDP"},"#, "");
+        let bare = r#"{"type":"ADDED","object":{"metadata":{"namespace":"a","name":"bare","resourceVersion":"2",
+            "annotations":{"selvedge.dev/weights":"edge=7"}},"spec":{"clusterIP":"None"}}}"#;
+        let alias = r#"{"type":"ADDED","object":{"metadata":{"namespace":"a","name":"alias","resourceVersion":"2"},
+            "spec":{"type":"ExternalName","externalName":"example.org"}}}"#;
+        let ends = slice("d2", "db", "10.1.0.6", "edge").replace(
+            "\"nodeName\"",
+            "\"conditions\":{\"ready\":false,\"serving\":true,\"terminating\":true},\"nodeName\"",
+        );
+        let slices = [
+            slice("d1", "db", "10.1.0.5", "edge"),
+            ends.clone(),
+            ends.replace("d2", "d3").replace("10.1.0.6", "10.1.0.5"),
+            slice("b1", "bare", "10.1.0.7", "edge"),
+        ];
+        let list = view(&[headless, bare.replace('\n', " "), alias.replace('\n', " ")], &slices).list(&[]);
+        let [alias, bare, db] = &list[..] else { panic!("{list:?}") };
+        assert_eq!(alias.external_name.as_deref(), Some("example.org"));
+        let port = &bare.ports[0];
+        assert_eq!((port.port, port.endpoints[0].port, port.endpoints[0].weight), (0, 0, 7));
+        let http: Vec<_> = db.ports[0].endpoints.iter().map(|e| (e.address.to_string(), e.terminating)).collect();
+        assert_eq!(http, [("10.1.0.5".to_owned(), false), ("10.1.0.6".to_owned(), true)]);
+    }
+
+    #[test]
     fn only_addresses_of_the_cluster_and_each_once() {
         let services = [
             service("b", 1, "10.96.0.7"),
@@ -224,11 +267,13 @@ mod tests {
         let kept = String::from_utf8(before.keep()).unwrap();
         assert_eq!(
             kept,
-            "Service 3 a web 10.96.0.7 80/tcp/http,80/tcp/old,53/udp/dns,9//x\nEndpointSlice 5 a w web 8080/tcp/http 10.1.0.5@edge\n"
+            "Service/2 3 a web 10.96.0.7 80/tcp/http,53/udp/dns\nEndpointSlice/2 5 a w web 8080/tcp/http 10.1.0.5@edge\n"
         );
         let after = read_kept(&format!("rubbish\nService x a b 10.96.0.8 \nService 3 a ../b 10.96.0.8 \n{kept}"));
         assert!(after.is_known());
         assert_eq!(after.list(&networks()), before.list(&networks()));
         assert_eq!(after.keep(), kept.as_bytes());
+        let first = "Service 3 a web 10.96.0.7 80/tcp/http,53/udp/dns,9//x\nEndpointSlice 5 a w web 8080/tcp/http 10.1.0.5@edge\n";
+        assert_eq!(read_kept(first).list(&networks()), before.list(&networks()));
     }
 }

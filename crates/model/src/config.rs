@@ -2,6 +2,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::services::Services;
+
 /// Everything one node must know, made by the operator, read by agent and connector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -98,105 +100,6 @@ pub enum Via {
     Tunnel,
     /// By a plain route inside the cloud's own network.
     Lan,
-}
-
-/// The Services served in the kernel of this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub struct Services {
-    /// Whether this node serves them at all; a node with kube-proxy does not.
-    pub mode: ServiceMode,
-    /// From where the node knows them.
-    pub source: ServiceSource,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// Cluster IP networks.
-    pub cidrs: Vec<IpNet>,
-    /// Every Service with a cluster IP; empty if `source` is `api`.
-    pub list: Vec<Service>,
-}
-
-/// Whether Services are served on this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub enum ServiceMode {
-    /// Somebody else does it.
-    #[default]
-    Off,
-    /// Destination NAT in the kernel.
-    Kernel,
-}
-
-/// From where a node knows the Services.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub enum ServiceSource {
-    /// From `list`.
-    #[default]
-    Config,
-    /// From the Kubernetes API at hand: its Services and EndpointSlices.
-    Api,
-}
-
-/// How an endpoint is chosen for a new connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub enum Balance {
-    /// Each with the same chance.
-    #[default]
-    Random,
-    /// In turn.
-    RoundRobin,
-}
-
-/// A Kubernetes Service with cluster IPs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub struct Service {
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Kubernetes name.
-    pub name: String,
-    /// Cluster IPs, at most one of each family.
-    pub cluster_ips: Vec<IpAddr>,
-    /// Ports with their endpoints.
-    pub ports: Vec<ServicePort>,
-}
-
-/// One port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub struct ServicePort {
-    /// Name of the port, empty if it has none.
-    pub name: String,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Port on the cluster IP.
-    pub port: u16,
-    /// Ready endpoints, of every family.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// Transport protocol of a Service port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// Where a Service port is really served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-pub struct Endpoint {
-    /// Pod or node address.
-    pub address: IpAddr,
-    /// Port at that address.
-    pub port: u16,
-    /// Kubernetes node it runs on, empty if unknown.
-    pub node: String,
 }
 
 /// The CNI network of an edge node (bridge, host-local, portmap, bandwidth).

@@ -1,9 +1,17 @@
 //! JSON text to [`NodeConfig`].
 
+#[cfg(feature = "services")]
+mod services;
+
 use miniserde::json::{self, Value};
 
+#[cfg(feature = "services")]
+use self::services::services;
 use crate::config::*;
 use crate::reader::{ConfigError, Reader, Result};
+use crate::services::ServiceMode;
+#[cfg(not(feature = "services"))]
+use crate::services::Services;
 use crate::{MAX_CONFIG_BYTES, SCHEMA_VERSION, syntax, validate};
 
 impl NodeConfig {
@@ -46,10 +54,6 @@ impl NodeConfig {
 const ROLES: [(&str, Role); 3] = [("edge", Role::Edge), ("connector", Role::Connector), ("cloud", Role::Cloud)];
 const VIAS: [(&str, Via); 2] = [("tunnel", Via::Tunnel), ("lan", Via::Lan)];
 const MODES: [(&str, ServiceMode); 2] = [("off", ServiceMode::Off), ("kernel", ServiceMode::Kernel)];
-const BALANCES: [(&str, Balance); 2] = [("random", Balance::Random), ("roundRobin", Balance::RoundRobin)];
-#[cfg(feature = "services")]
-const SOURCES: [(&str, ServiceSource); 2] = [("config", ServiceSource::Config), ("api", ServiceSource::Api)];
-const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const DATAPATHS: [(&str, DatapathMode); 3] =
     [("auto", DatapathMode::Auto), ("kernel", DatapathMode::Kernel), ("user", DatapathMode::User)];
 const FIREWALLS: [(&str, FirewallBackend); 3] =
@@ -84,43 +88,11 @@ fn peer(r: &Reader<'_>) -> Result<Peer> {
     })
 }
 
+/// A node that serves none only routes their networks.
+#[cfg(not(feature = "services"))]
 fn services(r: &Reader<'_>) -> Result<Services> {
-    Ok(Services {
-        mode: word_or_default(r, "mode", &MODES)?,
-        #[cfg(feature = "services")]
-        source: word_or_default(r, "source", &SOURCES)?,
-        #[cfg(not(feature = "services"))]
-        source: ServiceSource::Config,
-        balance: word_or_default(r, "balance", &BALANCES)?,
-        cidrs: r.list_or_empty("cidrs", Reader::prefix)?,
-        list: r.list_or_empty("list", service)?,
-    })
-}
-
-fn service(r: &Reader<'_>) -> Result<Service> {
-    Ok(Service {
-        namespace: r.field("namespace")?.string()?,
-        name: r.field("name")?.string()?,
-        cluster_ips: r.field("clusterIps")?.list(Reader::address)?,
-        ports: r.field("ports")?.list(service_port)?,
-    })
-}
-
-fn service_port(r: &Reader<'_>) -> Result<ServicePort> {
-    Ok(ServicePort {
-        name: r.optional("name")?.map_or(Ok(String::new()), |n| n.string())?,
-        protocol: r.field("protocol")?.word(&PROTOCOLS)?,
-        port: r.field("port")?.port()?,
-        endpoints: r.list_or_empty("endpoints", endpoint)?,
-    })
-}
-
-fn endpoint(r: &Reader<'_>) -> Result<Endpoint> {
-    Ok(Endpoint {
-        address: r.field("address")?.address()?,
-        port: r.field("port")?.port()?,
-        node: r.optional("node")?.map_or(Ok(String::new()), |n| n.string())?,
-    })
+    let (mode, cidrs) = (word_or_default(r, "mode", &MODES)?, r.list_or_empty("cidrs", Reader::prefix)?);
+    Ok(Services { mode, cidrs, ..Services::default() })
 }
 
 fn cni(r: &Reader<'_>) -> Result<Cni> {

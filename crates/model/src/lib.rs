@@ -9,15 +9,17 @@
 mod config;
 mod decode;
 mod reader;
+mod services;
 mod syntax;
 mod validate;
 
-pub use config::{
-    Balance, Cni, DatapathMode, Endpoint, FirewallBackend, LocalSide, NodeConfig, Peer, Protocol, Role, Service,
-    ServiceMode, ServicePort, ServiceSource, Services, Via,
-};
+pub use config::{Cni, DatapathMode, FirewallBackend, LocalSide, NodeConfig, Peer, Role, Via};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;
+pub use services::{
+    Balance, Distribution, Endpoint, HealthCheck, MAX_AFFINITY, MAX_WEIGHT, Protocol, Service, ServiceMode,
+    ServicePort, ServiceSource, Services,
+};
 
 /// The schema version this build reads and writes.
 pub const SCHEMA_VERSION: u64 = 1;

@@ -13,9 +13,17 @@ const EDGE: &str = r#"{
      "prefixes": ["10.96.0.0/16", "10.244.0.0/24"], "nodeAddresses": ["172.16.0.1"]},
     {"name": "beijing.edge-2", "via": "tunnel", "port": 4501, "metered": true, "prefixes": ["10.234.2.0/24"], "future": {"x": [1.5e3, null]}}
   ],
-  "services": {"mode": "kernel", "balance": "roundRobin", "cidrs": ["10.96.0.0/16"], "list": [
-    {"namespace": "default", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
-      {"name": "http", "protocol": "tcp", "port": 80, "endpoints": [{"address": "10.234.1.5", "port": 8080, "node": "edge-1"}]}]}]},
+  "services": {"mode": "kernel", "balance": "roundRobin", "zone": "shop", "cidrs": ["10.96.0.0/16"],
+    "nodePortAddresses": ["10.1.1.0/24"], "list": [
+    {"namespace": "default", "name": "away", "clusterIps": [], "ports": [], "externalName": "example.org"},
+    {"namespace": "default", "name": "db", "clusterIps": [], "publishNotReady": true, "ports": [
+      {"protocol": "tcp", "port": 0, "endpoints": [{"address": "10.234.1.6", "port": 0, "hostname": "db-0"}]}]},
+    {"namespace": "default", "name": "web", "clusterIps": ["10.96.0.7"], "externalIps": ["192.0.2.80"],
+      "loadBalancerIps": ["192.0.2.81"], "loadBalancerSources": ["192.0.2.0/24"], "affinity": 600,
+      "internalLocal": true, "externalLocal": true, "distribution": "sameZone", "balance": "sourceHash",
+      "health": "http:/live", "otherProxy": true, "ports": [
+      {"name": "http", "protocol": "sctp", "port": 80, "nodePort": 30080, "appProtocol": "kubernetes.io/h2c", "endpoints": [
+        {"address": "10.234.1.5", "port": 8080, "node": "edge-1", "zone": "shop", "terminating": true, "weight": 3}]}]}]},
   "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}, "metered": true
 }"#;
 
@@ -33,7 +41,16 @@ fn reads_every_field_and_ignores_unknown_ones() {
     assert_eq!(config.peers[1].port, 4501);
     assert!(config.metered && !config.peers[0].metered && config.peers[1].metered);
     assert_eq!(config.services.balance, Balance::RoundRobin);
-    assert_eq!(config.services.list[0].ports[0].endpoints[0].port, 8080);
+    let [away, db, web] = &config.services.list[..] else { panic!("{:?}", config.services.list) };
+    assert_eq!((away.external_name.as_deref(), away.is_headless()), (Some("example.org"), false));
+    assert!(db.is_headless() && db.publish_not_ready && db.ports[0].endpoints[0].weight == 1);
+    assert_eq!(db.ports[0].endpoints[0].hostname, "db-0");
+    assert_eq!((web.balance, web.distribution), (Some(Balance::SourceHash), Some(Distribution::SameZone)));
+    assert_eq!((web.affinity, &web.health), (Some(600), &Some(HealthCheck::Http("/live".into()))));
+    assert!(web.internal_local && web.external_local && web.other_proxy && !web.is_proxied());
+    assert_eq!((web.ports[0].protocol, web.ports[0].node_port), (Protocol::Sctp, 30080));
+    let endpoint = &web.ports[0].endpoints[0];
+    assert_eq!((endpoint.port, endpoint.zone.as_str(), endpoint.terminating, endpoint.weight), (8080, "shop", true, 3));
     assert!(config.cni.as_ref().unwrap().hairpin);
     assert_eq!((config.datapath, config.firewall), (DatapathMode::Auto, FirewallBackend::Auto));
     assert_eq!(config.peers[0].networks().last().unwrap().to_string(), "172.16.0.1/32");
@@ -44,6 +61,15 @@ fn what_the_cloud_writes_the_edge_reads() {
     let config = NodeConfig::parse(EDGE).unwrap();
     let text = serde_json::to_string_pretty(&config).unwrap();
     assert_eq!(NodeConfig::parse(&text).unwrap(), config);
+}
+
+#[test]
+fn what_is_usual_is_not_written() {
+    let port = ServicePort { endpoints: vec![Endpoint::new([10, 0, 0, 1].into(), 80, "")], ..ServicePort::default() };
+    let plain = Service { ports: vec![port], ..Service::default() };
+    let text = serde_json::to_string(&plain).unwrap();
+    let port = r#"{"name":"","protocol":"tcp","port":0,"endpoints":[{"address":"10.0.0.1","port":80,"node":""}]}"#;
+    assert_eq!(text, format!(r#"{{"namespace":"","name":"","clusterIps":[],"ports":[{port}]}}"#));
 }
 
 #[test]
@@ -91,6 +117,13 @@ fn errors_name_field_and_reason() {
             "\"network\": \"selvedge\"",
             "\"network\": \"../x\"",
             "cni.network: \"../x\" is not a plain name of at most 64 characters",
+        ),
+        ("http:/live", "http:live", "services.list[2].health: \"http:live\" is neither tcp nor http:/path"),
+        ("600", "0", "services.list[2].affinity: 0 is not within 1 to 86400"),
+        (
+            "\"weight\": 3",
+            "\"weight\": 101",
+            "services.list[2].ports[0].endpoints[0].weight: 101 is not within 1 to 100",
         ),
         ("\"mtu\": 1400", "\"mtu\": 100", "cni.mtu: 100 is not within 1280 to 65535"),
         ("\"peers\": [", "\"peers\": [17, ", "peers[0]: expected an object, found a number"),

@@ -142,7 +142,7 @@ fn translation(frontend: &Frontend, service: &Service, balance: Balance) -> Stri
         return format!("meta l4proto {l4} dnat {ip} to {endpoint}");
     }
     let how = match balance {
-        Balance::Random => "random",
+        Balance::Random | Balance::SourceHash => "random",
         Balance::RoundRobin => "inc",
     };
     let choice = |(i, e): (usize, &SocketAddr)| format!("{i} : {} . {}", e.ip(), e.port());

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 use kube::CustomResource;
 use schemars::JsonSchema;
-use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
+use selvedge_model::{Balance, DatapathMode, Distribution, FirewallBackend, ServiceMode};
 use serde::{Deserialize, Serialize};
 
 use super::agent::AgentSpec;
@@ -163,6 +163,14 @@ pub(crate) struct ServicesSpec {
     #[serde(deserialize_with = "word")]
     #[schemars(schema_with = "schema::word::<Balance>")]
     pub(crate) balance: Balance,
+    /// Which endpoints come first: those on the client's node and then those in its zone, those in its zone, or none.
+    #[serde(deserialize_with = "word")]
+    #[schemars(schema_with = "schema::word::<Distribution>")]
+    pub(crate) distribution: Distribution,
+    /// Networks of the addresses of nodes at which node ports are served; empty: at all but loopback.
+    #[serde(deserialize_with = "prefixes")]
+    #[schemars(schema_with = "schema::networks")]
+    pub(crate) node_port_addresses: Vec<IpNet>,
     /// `config`: the Services are part of each node's configuration; `api`: the agent reads them from the API at hand;
     /// `auto`: `api` if the operator lives in a cluster.
     #[serde(deserialize_with = "word")]
@@ -257,6 +265,8 @@ impl Default for ServicesSpec {
             edge: ServiceMode::Kernel,
             cloud: ServiceMode::Off,
             balance: Balance::Random,
+            distribution: Distribution::SameNode,
+            node_port_addresses: Vec::new(),
             source: ServicesFrom::Auto,
         }
     }

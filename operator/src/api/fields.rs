@@ -5,7 +5,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use selvedge_model::{Balance, DatapathMode, FirewallBackend, ServiceMode};
+use selvedge_model::{Balance, DatapathMode, Distribution, FirewallBackend, ServiceMode};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -76,7 +76,11 @@ impl Word for ServiceMode {
 }
 
 impl Word for Balance {
-    const WORDS: &'static [(&'static str, Self)] = &[("random", Self::Random), ("roundRobin", Self::RoundRobin)];
+    const WORDS: &'static [(&'static str, Self)] = &Balance::WORDS;
+}
+
+impl Word for Distribution {
+    const WORDS: &'static [(&'static str, Self)] = &Distribution::WORDS;
 }
 
 /// As Kubernetes writes truth into annotations.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use ipnet::IpNet;
-use selvedge_model::{DatapathMode, FirewallBackend, Protocol, ServiceMode};
+use selvedge_edgeapi as edgeapi;
+use selvedge_model::{DatapathMode, FirewallBackend, ServiceMode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::agent::NodeAgent;
@@ -44,48 +45,6 @@ pub(crate) struct Node {
 pub(crate) struct Outside {
     /// `spec.services`.
     pub(crate) services: Option<ServiceMode>,
-}
-
-/// A Kubernetes Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Service {
-    /// Empty for a headless Service and for one of type `ExternalName`.
-    pub(crate) cluster_ips: Vec<IpAddr>,
-    pub(crate) ports: Vec<Port>,
-}
-
-/// A port of a Service, or of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Port {
-    /// Empty if it has none.
-    pub(crate) name: String,
-    pub(crate) protocol: PortProtocol,
-    pub(crate) port: u16,
-}
-
-/// Transport protocol as Kubernetes writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PortProtocol {
-    Known(Protocol),
-    /// SCTP, or what a later Kubernetes may add.
-    Other(String),
-}
-
-/// A part of the endpoints of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EndpointSlice {
-    /// Label `kubernetes.io/service-name`, empty if the slice belongs to no Service.
-    pub(crate) service: String,
-    pub(crate) endpoints: Vec<SliceEndpoint>,
-    pub(crate) ports: Vec<Port>,
-}
-
-/// One ready endpoint of a slice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SliceEndpoint {
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Node it runs on, empty if unknown.
-    pub(crate) node: String,
 }
 
 pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
@@ -128,43 +87,13 @@ pub(super) fn node(value: &Value) -> Result<Node, FieldError> {
     })
 }
 
-pub(super) fn service(value: &Value) -> Result<Service, FieldError> {
-    let spec = typed::<RawService>(value)?.spec;
-    let mut ips = spec.cluster_ips.unwrap_or_default();
-    let mut field = "spec.clusterIPs";
-    if ips.is_empty() {
-        ips.extend(spec.cluster_ip);
-        field = "spec.clusterIP";
-    }
-    let mut cluster_ips = Vec::new();
-    if spec.kind.as_deref() != Some("ExternalName") {
-        for ip in ips.iter().filter(|ip| !ip.is_empty() && *ip != "None") {
-            cluster_ips.push(parse_address(ip, || field.to_owned())?);
-        }
-    }
-    let ports = spec.ports.unwrap_or_default().into_iter().filter_map(RawPort::narrow).collect();
-    Ok(Service { cluster_ips, ports })
-}
-
-pub(super) fn endpoint_slice(value: &Value) -> Result<EndpointSlice, FieldError> {
-    let raw: RawEndpointSlice = typed(value)?;
-    let service = raw.metadata.labels.and_then(|mut l| l.remove("kubernetes.io/service-name")).unwrap_or_default();
-    let mut endpoints = Vec::new();
-    // A slice of names has nothing that packets could be sent to.
-    if raw.address_type != "FQDN" {
-        for (i, endpoint) in raw.endpoints.unwrap_or_default().into_iter().enumerate() {
-            if endpoint.conditions.and_then(|c| c.ready) == Some(false) {
-                continue;
-            }
-            let mut addresses = Vec::new();
-            for (j, text) in endpoint.addresses.iter().enumerate() {
-                addresses.push(parse_address(text, || format!("endpoints[{i}].addresses[{j}]"))?);
-            }
-            endpoints.push(SliceEndpoint { addresses, node: endpoint.node_name.unwrap_or_default() });
-        }
-    }
-    let ports = raw.ports.unwrap_or_default().into_iter().filter_map(RawPort::narrow).collect();
-    Ok(EndpointSlice { service, endpoints, ports })
+/// An object in the same narrow form as on a node; `None`: of no use.
+pub(super) fn narrow<T: edgeapi::Object>(value: &Value) -> Result<Option<T>, FieldError>
+where
+    T::Raw: DeserializeOwned,
+{
+    let (_, object) = T::narrow(typed(value)?).map_err(|problem| FieldError::new(problem.field, problem.message))?;
+    Ok(object)
 }
 
 fn parse_address(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, FieldError> {
@@ -235,61 +164,4 @@ struct RawNodeAddress {
     #[serde(rename = "type")]
     kind: String,
     address: String,
-}
-
-#[derive(Deserialize)]
-struct RawService {
-    spec: RawServiceSpec,
-}
-
-#[derive(Deserialize)]
-struct RawServiceSpec {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(rename = "clusterIP")]
-    cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs")]
-    cluster_ips: Option<Vec<String>>,
-    ports: Option<Vec<RawPort>>,
-}
-
-#[derive(Deserialize)]
-struct RawPort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: Option<NonZeroU16>,
-}
-
-impl RawPort {
-    /// `None` for the port of a slice that means every port: nothing to translate to.
-    fn narrow(self) -> Option<Port> {
-        let protocol = match self.protocol.as_deref() {
-            None | Some("TCP") => PortProtocol::Known(Protocol::Tcp),
-            Some("UDP") => PortProtocol::Known(Protocol::Udp),
-            Some(other) => PortProtocol::Other(other.to_owned()),
-        };
-        Some(Port { name: self.name.unwrap_or_default(), protocol, port: self.port?.get() })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawEndpointSlice {
-    metadata: RawMetadata,
-    address_type: String,
-    endpoints: Option<Vec<RawEndpoint>>,
-    ports: Option<Vec<RawPort>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawEndpoint {
-    addresses: Vec<String>,
-    conditions: Option<RawConditions>,
-    node_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawConditions {
-    ready: Option<bool>,
 }

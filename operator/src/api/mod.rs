@@ -20,6 +20,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use selvedge_edgeapi::{EndpointSlice, Service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,7 +33,7 @@ pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterSta
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::{dns_subdomain, is_dns_label};
-pub(crate) use kubernetes::{EndpointSlice, Node, Port, PortProtocol, Service};
+pub(crate) use kubernetes::Node;
 pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
 
@@ -91,8 +92,10 @@ pub(crate) enum Content {
     Community(CommunitySpec),
     /// Also what an Outpost is narrowed to.
     Node(Node),
-    Service(Service),
-    EndpointSlice(EndpointSlice),
+    /// `None`: it has no address yet.
+    Service(Option<Service>),
+    /// `None`: it belongs to no Service.
+    EndpointSlice(Option<EndpointSlice>),
     Block(Block),
 }
 
@@ -147,8 +150,8 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not {API_VERSION}")));
         }
         ("v1", "Node") => Content::Node(kubernetes::node(value)?),
-        ("v1", "Service") => Content::Service(kubernetes::service(value)?),
-        ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::endpoint_slice(value)?),
+        ("v1", "Service") => Content::Service(kubernetes::narrow(value)?),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::narrow(value)?),
         (calico::API_VERSION, "IPAMBlock") => Content::Block(calico::block(value)?),
         (version, "EndpointSlice") => {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not discovery.k8s.io/v1")));

@@ -18,6 +18,9 @@ use super::services;
 use super::state::ClusterState;
 use crate::api::{PodNetworks, ServicesFrom};
 
+/// The label by which Kubernetes tells where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// What is known from earlier.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
@@ -238,7 +241,10 @@ impl Compiler<'_> {
                 mode,
                 source,
                 balance: spec.services.balance,
+                distribution: spec.services.distribution,
+                zone: member.node.labels.get(ZONE).cloned().unwrap_or_default(),
                 cidrs: spec.service_cidrs.clone(),
+                node_port_addresses: spec.services.node_port_addresses.clone(),
                 list: if told { self.services.to_vec() } else { Vec::new() },
             },
             cni: None,

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use crate::api::{Block, ClusterSpec, CommunitySpec, Content, EndpointSlice, Node, Object, ObjectRef, Service};
+use selvedge_edgeapi::{EndpointSlice, Service};
+
+use crate::api::{Block, ClusterSpec, CommunitySpec, Content, Node, Object, ObjectRef};
 
 /// Every object that matters, by name or by namespace and name.
 #[derive(Default)]
@@ -24,8 +26,10 @@ impl ClusterState {
             Content::Cluster(value) => put(&mut self.clusters, name, reference, *value),
             Content::Community(value) => put(&mut self.communities, name, reference, value),
             Content::Node(value) => put(&mut self.nodes, name, reference, value),
-            Content::Service(value) => put(&mut self.services, namespaced, reference, value),
-            Content::EndpointSlice(value) => put(&mut self.slices, namespaced, reference, value),
+            Content::Service(Some(value)) => put(&mut self.services, namespaced, reference, value),
+            Content::EndpointSlice(Some(value)) => put(&mut self.slices, namespaced, reference, value),
+            // Of no use, and no harm if there are two.
+            Content::Service(None) | Content::EndpointSlice(None) => Ok(()),
             Content::Block(value) => put(&mut self.blocks, name, reference, value),
         }
     }

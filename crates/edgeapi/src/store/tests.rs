@@ -23,7 +23,7 @@ fn event(store: &mut Store<Service>, kind: &str, object: &str) -> bool {
 
 /// Names with the last number of their address.
 fn names(store: &Store<Service>) -> Vec<String> {
-    store.iter().map(|(meta, service)| format!("{} {}", meta.key.1, service.cluster_ips[0])).collect()
+    store.iter().map(|(meta, service)| format!("{} {}", meta.key.1, service.spec.cluster_ips[0])).collect()
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn one_bad_object_keeps_its_last_good_state() {
     let mut listing = store.begin(false);
     store.item(&mut listing, &object("x", 11, "ten"));
     store.item(&mut listing, &object("z", 12, "10.0.0.3"));
-    assert_eq!(listing.problem.as_deref(), Some("a/x: \"ten\" is not an IP address"));
+    assert_eq!(listing.problem.as_deref(), Some("a/x: spec.clusterIP: \"ten\" is not an IP address"));
     store.end(listing, Flavour::Kubernetes, &head(13));
     assert_eq!(names(&store), ["x 10.0.0.1", "z 10.0.0.3"]);
 }
@@ -172,8 +172,8 @@ fn one_bad_object_keeps_its_last_good_state() {
 fn what_loses_its_address_is_gone() {
     let mut store = Store::default();
     list(&mut store, Flavour::Kubernetes, &head(10), &[object("x", 3, "10.0.0.1"), object("y", 4, "10.0.0.2")]);
-    event(&mut store, "MODIFIED", &object("x", 11, "None"));
-    list(&mut store, Flavour::Kubernetes, &head(13), &[object("y", 12, "None")]);
+    event(&mut store, "MODIFIED", &object("x", 11, ""));
+    list(&mut store, Flavour::Kubernetes, &head(13), &[object("y", 12, "")]);
     assert_eq!(names(&store).len(), 0);
 }
 

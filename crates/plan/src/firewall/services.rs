@@ -14,7 +14,7 @@ const MAX_NAME: usize = 120;
 /// Every port of every Service. Of two Services that claim the same address and port the first is served.
 pub(super) fn services(config: &NodeConfig) -> BTreeMap<Frontend, Service> {
     let mut services = BTreeMap::new();
-    for service in &config.services.list {
+    for service in config.services.list.iter().filter(|service| service.is_proxied()) {
         for address in &service.cluster_ips {
             for port in &service.ports {
                 let frontend = Frontend { address: *address, protocol: port.protocol, port: port.port };

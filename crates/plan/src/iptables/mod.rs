@@ -152,7 +152,9 @@ fn endpoint_rules(frontend: &Frontend, service: &Service, balance: Balance) -> V
     let rules = service.endpoints.iter().zip(left).map(|(endpoint, left)| {
         let share = match (left, balance) {
             (1, _) => String::new(),
-            (n, Balance::Random) => format!(" -m statistic --mode random --probability {}", one_in(n as u64)),
+            (n, Balance::Random | Balance::SourceHash) => {
+                format!(" -m statistic --mode random --probability {}", one_in(n as u64))
+            }
             (n, Balance::RoundRobin) => format!(" -m statistic --mode nth --every {n} --packet 0"),
         };
         format!("-p {}{share} -j DNAT --to-destination {endpoint}", frontend.protocol_name())
@@ -168,8 +170,8 @@ fn one_in(n: u64) -> String {
 fn refusal(frontend: &Frontend) -> &'static str {
     match (frontend.protocol, frontend.address) {
         (Protocol::Tcp, _) => "tcp-reset",
-        (Protocol::Udp, IpAddr::V4(_)) => "icmp-port-unreachable",
-        (Protocol::Udp, IpAddr::V6(_)) => "icmp6-port-unreachable",
+        (Protocol::Udp | Protocol::Sctp, IpAddr::V4(_)) => "icmp-port-unreachable",
+        (Protocol::Udp | Protocol::Sctp, IpAddr::V6(_)) => "icmp6-port-unreachable",
     }
 }
 

@@ -114,7 +114,8 @@ fn settings_reach_the_nodes() {
     scene.put(cluster(
         "beijing",
         json!({
-            "services": {"edge": "off", "cloud": "kernel", "balance": "roundRobin"},
+            "services": {"edge": "off", "cloud": "kernel", "balance": "roundRobin", "distribution": "any",
+                         "nodePortAddresses": ["192.168.0.0/16"]},
             "datapath": "kernel", "firewall": "nftables",
             "cni": {"network": "n", "bridge": "b", "mtu": 1300, "hairpin": false},
             "connector": {"addresses": ["203.0.113.10", "2001:db8::10"], "port": 4501},
@@ -129,6 +130,8 @@ fn settings_reach_the_nodes() {
     assert_eq!(json["peers"][0]["addresses"], json!(["203.0.113.10", "2001:db8::10"]));
     let json = serde_json::to_value(&configs["cloud-1"]).unwrap();
     assert_eq!((&json["services"]["mode"], &json["services"]["balance"]), (&json!("kernel"), &json!("roundRobin")));
+    assert_eq!(json["services"]["distribution"], "any");
+    assert_eq!(json["services"]["nodePortAddresses"], json!(["192.168.0.0/16"]));
     assert_eq!(json["cni"], Value::Null);
 }
 

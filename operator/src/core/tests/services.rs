@@ -80,15 +80,34 @@ fn ready_endpoints_by_port_name_and_protocol() {
 }
 
 #[test]
-fn services_without_cluster_ip_are_none() {
+fn services_without_cluster_ip_are_names() {
     let mut scene = scene();
     let mut external = service("external", &[], json!([{"port": 80}]));
     external["spec"] = json!({"type": "ExternalName", "externalName": "example.org"});
-    scene.put_all([external, service("headless", &["None"], json!([{"port": 80}]))]);
+    scene.put_all([
+        external,
+        service("headless", &["None"], json!([{"port": 80}])),
+        service("unborn", &[], json!([{"port": 80}])),
+    ]);
     let mut single = service("single", &[], json!([{"port": 80}]));
     single["spec"]["clusterIP"] = json!("10.96.0.9");
     scene.put(single);
-    assert_eq!(list(&scene.configs()["edge-1"]), ["default/single [10.96.0.9]  tcp 80 -> "]);
+    let config = &scene.configs()["edge-1"];
+    assert_eq!(list(config), ["default/headless []  tcp 80 -> ", "default/single [10.96.0.9]  tcp 80 -> "]);
+    assert_eq!(config.services.list[0].external_name.as_deref(), Some("example.org"));
+}
+
+#[test]
+fn weights_and_zones_reach_the_nodes() {
+    let mut scene = scene();
+    let mut edge = edge("edge-1", "192.168.11.2");
+    edge["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!("shop");
+    let web = annotated(service("web", &["10.96.0.1"], json!([{"port": 80}])), "weights", "cloud-1=3");
+    let endpoint = json!([{"addresses": ["10.244.1.5"], "nodeName": "cloud-1", "zone": "cloud"}]);
+    scene.put_all([edge, web, slice("web-a", "web", json!([{"port": 80}]), endpoint)]);
+    let services = &scene.configs()["edge-1"].services;
+    let endpoint = &services.list[0].ports[0].endpoints[0];
+    assert_eq!((services.zone.as_str(), endpoint.zone.as_str(), endpoint.weight), ("shop", "cloud", 3));
 }
 
 #[test]
@@ -129,7 +148,7 @@ fn other_protocols_and_repeated_ports_are_named() {
         &["10.96.0.1"],
         json!([
             {"name": "a", "port": 80},
-            {"name": "b", "port": 81, "protocol": "SCTP"},
+            {"name": "b", "port": 81, "protocol": "DCCP"},
             {"name": "c", "port": 80},
             {"name": "d", "port": 80, "protocol": "UDP"},
         ]),
@@ -142,8 +161,8 @@ fn other_protocols_and_repeated_ports_are_named() {
     assert_eq!(
         problems,
         [
-            "Error: Service default/mixed in test.yaml: spec.ports[2].port: 80 is there already with the same protocol",
-            "Warning: Service default/mixed in test.yaml: spec.ports[1].protocol: SCTP is not served, only TCP and UDP",
+            "Warning: Service default/mixed in test.yaml: spec.ports[1].protocol: \"DCCP\" is none of TCP, UDP, SCTP",
+            "Warning: Service default/mixed in test.yaml: spec.ports[2].port: 80 is there already with the same protocol",
         ]
     );
 }
