@@ -57,7 +57,9 @@ fn origin(mut options: &[u8]) -> Option<String> {
         let (code, length) = (u16_at(options, 0)?, usize::from(u16_at(options, 2)?));
         let data = options.get(4..4 + length)?;
         if code == crate::EXPLAIN {
-            return Some(data.iter().map(|octet| char::from(*octet)).filter(|c| c.is_ascii_graphic() || *c == ' ').collect());
+            return Some(
+                data.iter().map(|octet| char::from(*octet)).filter(|c| c.is_ascii_graphic() || *c == ' ').collect(),
+            );
         }
         options = options.get(4 + length..)?;
     }

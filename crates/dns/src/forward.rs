@@ -63,7 +63,12 @@ pub(crate) struct Done<C> {
 }
 
 pub(crate) enum Outcome {
-    Answer { reply: Reply, upstream: SocketAddr, took: Duration, stub: bool },
+    Answer {
+        reply: Reply,
+        upstream: SocketAddr,
+        took: Duration,
+        stub: bool,
+    },
     Failed(Rcode),
     /// It is still out, but what is kept is better than to wait.
     Late,
@@ -157,23 +162,31 @@ impl<C> Forwarder<C> {
             indices
         };
         let mut groups = vec![Group { zone: None, upstreams: add(all) }];
-        groups.extend(stubs.iter().map(|(zone, addresses)| Group { zone: Some(zone.lower()), upstreams: add(addresses) }));
+        groups.extend(
+            stubs.iter().map(|(zone, addresses)| Group { zone: Some(zone.lower()), upstreams: add(addresses) }),
+        );
         self.groups = groups;
     }
 
     /// Asks, or joins those who do. Gives the waiter back if nobody can be asked now.
-    pub(crate) fn ask(&mut self, now: Duration, key: Key, waiter: Waiter<C>, stale: bool) -> Result<(), Waiter<C>> {
+    pub(crate) fn ask(
+        &mut self,
+        now: Duration,
+        key: Key,
+        waiter: Waiter<C>,
+        stale: bool,
+    ) -> Result<(), Box<Waiter<C>>> {
         if let Some(flight) = self.flights.get_mut(&key) {
             if flight.waiters.len() >= MAX_WAITERS {
-                return Err(waiter);
+                return Err(waiter.into());
             }
             flight.waiters.push(waiter);
             return Ok(());
         }
-        let Some((name, ..)) = key.parts() else { return Err(waiter) };
+        let Some((name, ..)) = key.parts() else { return Err(waiter.into()) };
         let (order, trials, stub) = self.choose(now, &name);
         if order.is_empty() || self.flights.len() >= MAX_FLIGHTS {
-            return Err(waiter);
+            return Err(waiter.into());
         }
         let flight = Flight {
             waiters: vec![waiter],
@@ -306,7 +319,8 @@ impl<C> Forwarder<C> {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
-        let over: Vec<u32> = self.exchanges.iter().filter(|(_, e)| e.ends().is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        let over: Vec<u32> =
+            self.exchanges.iter().filter(|(_, e)| e.ends().is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
         for number in over {
             self.handle_failure(now, number);
         }

@@ -169,10 +169,8 @@ impl Asked {
         let records = header.counts[1..].iter().map(|count| u32::from(*count)).sum::<u32>();
         for _ in 0..records {
             let record = Record::read(message, at).ok_or_else(malformed)?;
-            if record.kind == kind::OPT {
-                if edns.replace(Edns::of(&record)).is_some() {
-                    return Err(malformed());
-                }
+            if record.kind == kind::OPT && edns.replace(Edns::of(&record)).is_some() {
+                return Err(malformed());
             }
             at = record.end;
         }
@@ -201,12 +199,7 @@ impl Edns {
             explain |= code == crate::EXPLAIN;
             options = options.get(4 + usize::from(length)..).unwrap_or_default();
         }
-        Edns {
-            size: record.class,
-            version: (record.ttl >> 16) as u8,
-            dnssec: record.ttl & 0x8000 != 0,
-            explain,
-        }
+        Edns { size: record.class, version: (record.ttl >> 16) as u8, dnssec: record.ttl & 0x8000 != 0, explain }
     }
 }
 

@@ -145,7 +145,7 @@ impl<C: Clone> Server<C> {
         match self.find(&name) {
             Some(Found::Alias(target)) if asked.kind != kind::CNAME => {
                 self.counters.cluster = self.counters.cluster.wrapping_add(1);
-                self.follow(now, client, asked, target, out)
+                self.follow(now, client, asked, *target, out)
             }
             Some(Found::Unknown) => refuse(out, &asked, Rcode::ServFail, Some(NOT_READY)),
             Some(_) => {

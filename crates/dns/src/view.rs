@@ -87,7 +87,7 @@ pub(crate) enum Found {
     /// A pod by its address.
     Pod(IpAddr),
     /// What a Service of type `ExternalName` stands for.
-    Alias(Name),
+    Alias(Box<Name>),
     /// Names of an address: places in the list of pointers.
     Pointers(usize, usize),
 }
@@ -221,9 +221,8 @@ impl View {
         let Some(entry) = self.services.get(index) else { return Found::Nothing };
         let Some(outer) = labels.pop() else {
             return match entry.content {
-                Content::Alias(target) => {
-                    Name::read(&self.text, target as usize).map_or(Found::Nothing, |(name, _)| Found::Alias(name))
-                }
+                Content::Alias(target) => Name::read(&self.text, target as usize)
+                    .map_or(Found::Nothing, |(name, _)| Found::Alias(name.into())),
                 // So the specification has it.
                 Content::Headless(Span { len: 0, .. }) => Found::Nothing,
                 _ => Found::Service(index),
@@ -236,7 +235,9 @@ impl View {
         let first = entry.ports.at as usize;
         let ports = slice(&self.ports, entry.ports).iter().zip(first..);
         let wanted = |port: &Port| {
-            inner.len() > 1 && inner.strip_prefix(b"_") == Some(self.label(port.name)) && is_protocol(outer, port.protocol)
+            inner.len() > 1
+                && inner.strip_prefix(b"_") == Some(self.label(port.name))
+                && is_protocol(outer, port.protocol)
         };
         let found = ports.into_iter().find(|(port, _)| wanted(port));
         found.map_or(Found::Nothing, |(_, port)| Found::Port(index, port))

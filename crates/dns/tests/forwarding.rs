@@ -286,6 +286,10 @@ fn odd_questions_get_the_answer_they_deserve() {
     assert_eq!(ask(&|q| q[2] |= 5 << 3), answered(4), "an update");
     assert_eq!(ask(&|q| q[end - 16] = 3), answered(5), "another class");
     assert_eq!(ask(&|q| q[end - 19..end - 17].copy_from_slice(&[0, 252])), answered(4), "a transfer");
-    assert_eq!(ask(&|q| q[end - 9] = 1), answered(0), "version 1 of the extension: 16, of which these are the low bits");
+    assert_eq!(
+        ask(&|q| q[end - 9] = 1),
+        answered(0),
+        "version 1 of the extension: 16, of which these are the low bits"
+    );
     assert_eq!(ask(&|q| q[11] = 2), answered(1), "a record that is not there");
 }

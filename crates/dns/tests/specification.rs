@@ -157,7 +157,9 @@ fn what_is_not_known_yet_is_not_denied() {
 #[test]
 fn nothing_comes_with_the_authority_that_says_so() {
     let mut bench = Bench::new(&[]);
-    for (text, owner) in [("no.shop.svc.cluster.local", "cluster.local"), ("9.0.96.10.in-addr.arpa", "0.96.10.in-addr.arpa")] {
+    for (text, owner) in
+        [("no.shop.svc.cluster.local", "cluster.local"), ("9.0.96.10.in-addr.arpa", "0.96.10.in-addr.arpa")]
+    {
         let mut out = Vec::new();
         let query = question(7, &name(text), kind::A);
         bench.server.handle_query(bench.now, 0, false, &query, &mut out);

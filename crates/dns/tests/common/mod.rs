@@ -1,5 +1,5 @@
 //! A server over values: no sockets, and a clock that is set by hand.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -35,11 +35,8 @@ pub fn named(address: &str, port: u16, hostname: &str) -> Endpoint {
 }
 
 pub fn services() -> Vec<Service> {
-    let service = |namespace: &str, name: &str| Service {
-        namespace: namespace.into(),
-        name: name.into(),
-        ..Service::default()
-    };
+    let service =
+        |namespace: &str, name: &str| Service { namespace: namespace.into(), name: name.into(), ..Service::default() };
     let database = vec![
         named("10.234.1.10", 5432, "db-0"),
         named("10.234.2.10", 5433, "db-1"),
@@ -61,7 +58,10 @@ pub fn services() -> Vec<Service> {
             ports: vec![port("pg", Protocol::Tcp, 5432, database), port("metrics", Protocol::Tcp, 9187, metrics)],
             ..service("shop", "db")
         },
-        Service { ports: vec![port("", Protocol::Tcp, 0, vec![named("10.234.5.5", 0, "")])], ..service("shop", "bare") },
+        Service {
+            ports: vec![port("", Protocol::Tcp, 0, vec![named("10.234.5.5", 0, "")])],
+            ..service("shop", "bare")
+        },
         service("shop", "nobody"),
         Service { external_name: Some("www.example.com.".into()), ..service("shop", "away") },
         Service { external_name: Some("kubernetes.default.svc.cluster.local".into()), ..service("shop", "api") },

@@ -20,6 +20,8 @@ pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     builder.arrival();
     builder.clamp();
     builder.input();
+    #[cfg(feature = "dns")]
+    builder.names();
     builder.forward();
     for family in Family::BOTH {
         builder.source(family);
@@ -92,6 +94,21 @@ impl Builder<'_> {
         if self.node.ends_tunnels() {
             for condition in [Match::UdpPort(500), Match::UdpPort(4500), Match::Esp] {
                 self.rule(Chain::Input, [condition], Verdict::Accept);
+            }
+        }
+    }
+
+    /// This node's pods and programs ask for names here, and nobody else does: an open resolver is a weapon.
+    #[cfg(feature = "dns")]
+    fn names(&mut self) {
+        for address in self.node.dns_addresses() {
+            let at = || Match::Destination(address.into());
+            for (matches, verdict) in [
+                (vec![at(), Match::SourceIn(Set::Local)], Verdict::Accept),
+                (vec![at(), Match::SourceLocal], Verdict::Accept),
+                (vec![at()], Verdict::Drop),
+            ] {
+                self.rule_for(address.into(), Chain::Input, &matches, verdict);
             }
         }
     }
