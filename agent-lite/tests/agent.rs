@@ -18,6 +18,7 @@ const CONFIG: &str = r#"{
   "services": {"mode": "kernel", "cidrs": ["10.96.0.0/16"], "list": [
     {"namespace": "a", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
       {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.0.5", "port": 8080, "node": "c"}]}]}]},
+  "dns": {"upstreams": ["192.0.2.53"]},
   "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400},
   "datapath": "user", "firewall": "FIREWALL"
 }"#;

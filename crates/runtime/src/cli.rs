@@ -19,6 +19,24 @@ pub enum Command {
         /// One JSON document instead of text.
         json: bool,
     },
+    /// Show whom the DNS server asks, and how often it does.
+    #[cfg(feature = "dns")]
+    StatusDns {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Ask the running DNS server for a name.
+    #[cfg(feature = "dns")]
+    Query {
+        /// Where it runs.
+        options: Options,
+        /// The name.
+        name: String,
+        /// The type of records, `A` if none is said.
+        kind: String,
+    },
     /// Say what is wrong on this node and what helps.
     Doctor {
         /// Where the program runs, or would.
@@ -71,6 +89,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "run" | "status" | "doctor" | "clean" | "check" => {}
         #[cfg(feature = "api")]
         "enroll" => {}
+        #[cfg(feature = "dns")]
+        "dns" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -81,6 +101,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
     let mut json = false;
+    #[cfg(feature = "dns")]
+    let mut words: Vec<String> = Vec::new();
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
     let wrong = |e: lexopt::Error| Error::new(format!("{verb}: {e}; {} --help shows the options", program.name));
@@ -123,9 +145,17 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("json") if verb == "status" || verb == "doctor" => json = true,
             #[cfg(feature = "api")]
             Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
+            #[cfg(feature = "dns")]
+            Value(value) if verb == "dns" && words.len() < 3 || verb == "status" && words.is_empty() => {
+                words.push(value.string().map_err(wrong)?);
+            }
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
+    }
+    #[cfg(feature = "dns")]
+    if let Some(command) = names(&verb, &words, &options, json, program)? {
+        return Ok(command);
     }
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
@@ -140,6 +170,30 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
+
+/// The verbs that are about DNS.
+#[cfg(feature = "dns")]
+fn names(verb: &str, words: &[String], options: &Options, json: bool, program: &Program) -> Result<Option<Command>> {
+    let options = options.clone();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match (verb, &words[..]) {
+        ("status", ["dns"]) => Ok(Some(Command::StatusDns { options, json })),
+        ("dns", ["query", name, rest @ ..]) => {
+            let kind = rest.first().copied().unwrap_or("A").to_owned();
+            Ok(Some(Command::Query { options, name: (*name).to_owned(), kind }))
+        }
+        ("dns", _) => Err(Error::new(format!("dns: needs `query NAME [TYPE]`; {} --help shows how", program.name))),
+        ("status", [word, ..]) => {
+            Err(Error::new(format!("status: unknown part \"{word}\"; {} --help lists them", program.name)))
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(feature = "dns")]
+const DNS_HELP: &str = "  status dns [--json]  the DNS server: its names, whom it asks, what it answered from where
+  dns query NAME [TYPE]  ask it as a pod would, and see where the answer is from; ends with 0 if there is one
+";
 
 #[cfg(feature = "api")]
 const ENROLL_HELP: &str =
@@ -176,6 +230,8 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let doctor = doctor.to_owned() + ENROLL_HELP;
+    #[cfg(feature = "dns")]
+    let doctor = DNS_HELP.to_owned() + &doctor;
     format!(
         "{name} {version}: {summary}
 

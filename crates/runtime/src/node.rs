@@ -15,6 +15,8 @@ use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
 
 use crate::clock::Calendar;
+#[cfg(feature = "dns")]
+use crate::dns::Names;
 use crate::doctor;
 use crate::error::Context as _;
 use crate::firewall::{Firewall, Tools};
@@ -49,6 +51,8 @@ pub(crate) struct Node {
     /// What this program may still do, in words.
     pub(crate) confinement: String,
     kernel: Kernel,
+    #[cfg(feature = "dns")]
+    pub(crate) names: Names,
     /// Found out when tunnels were started first, and again as long as they cannot be.
     abilities: Option<doctor::Kernel>,
     firewall: Option<(FirewallBackend, Firewall)>,
@@ -100,6 +104,8 @@ impl Node {
             options,
             program,
             confinement,
+            #[cfg(feature = "dns")]
+            names: Names::default(),
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
             abilities: None,
             firewall: None,
@@ -226,6 +232,8 @@ impl Node {
             log::debug!("{} Services", list.len());
             services.list = list;
             self.dirty = true;
+            #[cfg(feature = "dns")]
+            self.names.services_changed();
         }
         if self.keep_services_in(&self.options.run_dir) {
             self.keep_at = self.keep_at.or(Some(self.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono)));
@@ -353,6 +361,16 @@ impl Node {
         self.problems = problems;
     }
 
+    /// Whether the Services of the configuration in force are those of the cluster.
+    #[cfg(feature = "dns")]
+    fn knows_services(&self, config: &NodeConfig) -> bool {
+        #[cfg(feature = "api")]
+        if wants_services(config) {
+            return self.desk.view(|view| view.is_known());
+        }
+        true
+    }
+
     /// Whether the configuration leaves it to this node to read Services.
     #[cfg(feature = "api")]
     pub(crate) fn reads_services(&self) -> bool {
@@ -422,6 +440,8 @@ impl Node {
         }
         self.issued = loaded.credentials.as_ref().and_then(Credentials::not_before);
         self.loaded = Some(loaded);
+        #[cfg(feature = "dns")]
+        self.names.services_changed();
         self.start_tunnels(now);
         self.dirty = true;
     }
@@ -529,7 +549,8 @@ impl Node {
 
 #[cfg(feature = "api")]
 fn wants_services(config: &NodeConfig) -> bool {
-    config.services.source == ServiceSource::Api && config.services.mode != ServiceMode::Off
+    let names = cfg!(feature = "dns") && config.dns.is_some();
+    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names)
 }
 
 /// A port that is not ours, in words.

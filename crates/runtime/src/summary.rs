@@ -25,6 +25,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         },
         #[cfg(feature = "api")]
         source: source(node),
+        #[cfg(feature = "dns")]
+        dns: node.names.status(),
         clock: ClockStatus { time: now.wall.seconds(), set: matches!(now.wall, Wall::Is(_)) },
         ..Status::default()
     };

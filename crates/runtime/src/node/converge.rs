@@ -45,6 +45,13 @@ impl Node {
                 }
             }
         }
+        #[cfg(feature = "dns")]
+        {
+            let known = self.knows_services(config);
+            if let Err(error) = self.names.apply(config, &plan.dns, known) {
+                problems.push(error.to_string());
+            }
+        }
         let changed = self.written.as_ref() != Some(&plan.ruleset);
         if let Some((_, firewall)) = self.firewall.as_ref().filter(|_| changed) {
             match firewall.apply(&plan.ruleset) {
