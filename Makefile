@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test test-arch test-arch-quick test-kube test-kube-operator bench-operator bench build check unit lab-test interop units fuzz cross size cross-smoke \
+.PHONY: help demo test test-arch test-arch-quick test-kube test-kube-operator bench-operator bench-mesh bench build check unit lab-test interop units fuzz cross size cross-smoke \
     dist test-packages setup setup-test setup-arch
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make test-arch  the same programs on armv7, aarch64, mipsel and x86_64 kernels under QEMU; takes hours'
 	@echo 'make test-kube  the operator on a real API server, the agents on KubeEdge, SuperEdge and OpenYurt'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
+	@echo 'make bench-mesh  traffic to Services beside kube-proxy, and EdgeMesh if EDGEMESH names its agent'
 	@echo 'make bench-operator  the operator with 1,000 and 5,000 nodes on a real API server: times, writes, memory'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
@@ -72,7 +73,12 @@ test-kube: setup-test build test-kube-operator
 bench: setup-test build
 	$(CARGO) build --locked --profile release-edge -p selvedge-agent -p selvedge-connector
 	lab/tools/bench-peers
-	$(BIN)/selvedge-lab bench
+	$(BIN)/selvedge-lab bench tunnels
+
+# EdgeMesh's module is in no registry: EDGEMESH=program, built from its repository.
+bench-mesh: setup-test build
+	lab/tools/kube/build kubernetes kube-proxy
+	$(BIN)/selvedge-lab bench mesh $(if $(EDGEMESH),--edgemesh $(EDGEMESH))
 
 # Minutes, and 2 GB of memory.
 bench-operator: build

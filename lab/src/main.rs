@@ -130,8 +130,9 @@ enum Verb {
     Memory(memory::Options),
     /// Traffic and changes of the configuration for an hour, memory before and after.
     Soak(soak::Options),
-    /// Throughput, latency, CPU and memory beside other user-space tunnels.
-    Bench(bench::Options),
+    /// Beside others, in one run.
+    #[command(subcommand)]
+    Bench(bench::Verb),
     /// A real Kubernetes: for people, and for the tests of what talks to it.
     #[command(subcommand)]
     Kube(kube::Verb),
@@ -172,7 +173,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::FarEdge => pair::far_edge(),
         Verb::Memory(options) => memory::run(&options),
         Verb::Soak(options) => soak::run(&options),
-        Verb::Bench(options) => bench::run(&options),
+        Verb::Bench(verb) => bench::run(&verb),
         Verb::Kube(verb) => kube::run(&verb),
         Verb::Clean => {
             for name in netns::remove_leftovers() {

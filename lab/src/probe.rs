@@ -42,6 +42,27 @@ pub fn who_udp(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<Answe
     .with_context(|| format!("UDP to {to}"))
 }
 
+/// Opens a connection and closes it.
+pub fn connect(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<()> {
+    from.enter(|| Ok(TcpStream::connect_timeout(&to, pace::limit(deadline)).map(drop)?))
+        .with_context(|| format!("TCP to {to}"))
+}
+
+/// Sends one datagram and waits for the same to come back.
+pub fn echo(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<()> {
+    from.enter(|| {
+        let socket = UdpSocket::bind((IpAddr::from([0; 4]), 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(pace::limit(deadline)))?;
+        socket.send(MARKER.as_bytes())?;
+        let mut buffer = [0; 2048];
+        let length = socket.recv(&mut buffer)?;
+        ensure!(buffer[..length] == *MARKER.as_bytes(), "something else came back");
+        Ok(())
+    })
+    .with_context(|| format!("UDP to {to}"))
+}
+
 /// Sends and fetches so many bytes and compares them.
 pub fn bulk_tcp(from: &Netns, to: SocketAddr, bytes: usize, deadline: Duration) -> Result<Duration> {
     let sent = pattern(bytes);

@@ -178,6 +178,7 @@ pub fn path(object: &Value) -> Result<String> {
     let name = word(&object["metadata"]["name"], "a name")?;
     let plural = match kind.strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),
+        None if kind == "endpoints" => kind,
         None if kind.ends_with('s') => format!("{kind}es"),
         None => format!("{kind}s"),
     };
@@ -207,6 +208,7 @@ mod tests {
             "/apis/discovery.k8s.io/v1/namespaces/d/endpointslices/x"
         );
         assert_eq!(object("storage.k8s.io/v1", "StorageClass", None), "/apis/storage.k8s.io/v1/storageclasses/x");
+        assert_eq!(object("v1", "Endpoints", Some("d")), "/api/v1/namespaces/d/endpoints/x");
         assert!(path(&json!({})).is_err());
     }
 }

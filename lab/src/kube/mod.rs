@@ -1,10 +1,10 @@
 //! A real Kubernetes for tests: the API server with its store and its controllers, and what stands for it on an edge.
 
 pub mod api;
-mod binaries;
+pub mod binaries;
 pub mod cloud;
 pub mod cluster;
-mod control_plane;
+pub mod control_plane;
 mod edges;
 pub mod framework;
 mod matrix;
