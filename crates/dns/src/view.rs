@@ -11,6 +11,8 @@ use crate::name::{Labels, Name};
 pub struct View {
     /// By hash of their names.
     services: Vec<Entry>,
+    /// The hashes alone, so that few cache lines are read to find one.
+    hashes: Vec<u32>,
     /// Labels and names, in lower case and wire form.
     text: Vec<u8>,
     addresses: Vec<IpAddr>,
@@ -100,6 +102,7 @@ impl View {
             view.add(service);
         }
         view.services.sort_by_key(|entry| entry.hash);
+        view.hashes = view.services.iter().map(|entry| entry.hash).collect();
         // Only now do Services have their places.
         for (index, entry) in view.services.iter().enumerate() {
             let index = index as u32;
@@ -261,7 +264,7 @@ impl View {
 
     fn index_of(&self, service: &[u8], namespace: &[u8]) -> Option<usize> {
         let hash = hash(service, namespace);
-        let first = self.services.partition_point(|entry| entry.hash < hash);
+        let first = self.hashes.partition_point(|other| *other < hash);
         let same = self.services.iter().enumerate().skip(first).take_while(|(_, entry)| entry.hash == hash);
         same.into_iter().find(|(_, entry)| self.key(entry) == Some((service, namespace))).map(|(index, _)| index)
     }

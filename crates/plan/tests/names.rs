@@ -44,12 +44,18 @@ fn the_device_has_the_addresses() {
 fn strangers_are_not_answered() {
     let facts = edge_facts(Datapath::Kernel);
     expect![[r#"
+        -A SELVEDGE-INPUT -d 169.254.25.10/32 -i lo -j ACCEPT
         -A SELVEDGE-INPUT -d 169.254.25.10/32 -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
-        -A SELVEDGE-INPUT -d 169.254.25.10/32 -m addrtype --src-type LOCAL -j ACCEPT
         -A SELVEDGE-INPUT -d 169.254.25.10/32 -j DROP"#]]
     .assert_eq(&incoming(&edge(), &facts, Family::V4));
     assert_eq!(incoming(&edge(), &facts, Family::V6).lines().count(), 3);
     assert_eq!(incoming(&config(EDGE), &facts, Family::V4), "");
-    let nft = nft::replace(&Plan::new(&edge(), &facts).ruleset);
-    assert!(nft.contains("ip daddr 169.254.25.10/32 fib saddr type local accept"), "{nft}");
+    let nft = nft::replace(&Plan::new(&edge(), &Facts { firewall: Backend::Nftables, ..facts }).ruleset);
+    for rule in [
+        "ip daddr 169.254.25.10/32 iifname \"lo\" accept",
+        "ip daddr 169.254.25.10/32 udp dport 53 notrack",
+        "ip saddr 169.254.25.10/32 udp sport 53 notrack",
+    ] {
+        assert!(nft.contains(rule), "{rule}: {nft}");
+    }
 }

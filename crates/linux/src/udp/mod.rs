@@ -24,6 +24,8 @@ const UDP_ENCAP_ESPINUDP: c_int = 2;
 pub struct UdpPort {
     fd: OwnedFd,
     family: Family,
+    /// The own address of every datagram, if it is bound to one.
+    local: Option<IpAddr>,
 }
 
 /// Where a datagram came from and to.
@@ -62,7 +64,9 @@ impl UdpPort {
     fn open(address: SocketAddr) -> io::Result<Self> {
         let (on, family): (c_int, _) = (1, Family::of(address.ip()));
         let fd = sys::socket(sockaddr::domain(address), libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0)?;
+        let local = Some(address.ip()).filter(|ip| !ip.is_unspecified());
         match family {
+            _ if local.is_some() => sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &on)?,
             Family::V4 => {
                 sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_PKTINFO, &on)?;
                 sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
@@ -73,11 +77,8 @@ impl UdpPort {
                 sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
             }
         }
-        if !address.ip().is_unspecified() {
-            sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &on)?;
-        }
         sockaddr::bind(fd.as_fd(), address)?;
-        Ok(Self { fd, family })
+        Ok(Self { fd, family, local })
     }
 
     /// The bound port.

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use selvedge_model::Role;
 
 use super::{Chain, Match, Rule, Ruleset, Set, Verdict, services};
+#[cfg(feature = "dns")]
+use crate::facts::Backend;
 use crate::facts::{Datapath, Family};
 use crate::node::Node;
 use crate::plan::DEVICE;
@@ -104,11 +106,23 @@ impl Builder<'_> {
         for address in self.node.dns_addresses() {
             let at = || Match::Destination(address.into());
             for (matches, verdict) in [
+                // What this host sends to itself.
+                (vec![at(), Match::From("lo")], Verdict::Accept),
                 (vec![at(), Match::SourceIn(Set::Local)], Verdict::Accept),
-                (vec![at(), Match::SourceLocal], Verdict::Accept),
                 (vec![at()], Verdict::Drop),
             ] {
                 self.rule_for(address.into(), Chain::Input, &matches, verdict);
+            }
+            // A question and its answer are no connection worth an entry in a gateway's table. Kernels for iptables often
+            // cannot leave it out.
+            if self.node.facts.firewall == Backend::Nftables {
+                let asked = [at(), Match::UdpPort(53)];
+                let answered = [Match::Source(address.into()), Match::FromUdpPort(53)];
+                for (chain, matches) in
+                    [(Chain::Arrival, &asked), (Chain::Departure, &asked), (Chain::Departure, &answered)]
+                {
+                    self.rule_for(address.into(), chain, matches, Verdict::Untracked);
+                }
             }
         }
     }
