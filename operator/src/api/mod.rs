@@ -33,7 +33,6 @@ pub(crate) use calico::Block;
 pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterStatus, PodNetworks, ServicesFrom};
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
-pub(crate) use dns::DnsSpec;
 pub(crate) use fields::{dns_subdomain, is_dns_label};
 pub(crate) use kubernetes::Node;
 pub(crate) use outpost::OutpostStatus;
