@@ -9,6 +9,7 @@ mod credentials;
 mod flash;
 mod leaks;
 mod membership;
+mod names;
 mod noise;
 mod privilege;
 mod restart;
@@ -47,6 +48,7 @@ const ALL: &[Scenario] = &[
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
     Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
     Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
+    Scenario { name: "names", what: "the node answers DNS", run: names::run },
     Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];
