@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::schema;
 
+/// More addresses are of no use to a resolver.
+const MOST: usize = 8;
+
 /// The DNS server of edge nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -39,6 +42,7 @@ pub(crate) struct StubSpec {
     #[schemars(schema_with = "schema::domain")]
     pub(crate) zone: Domain,
     /// Who knows its names, addresses with or without a port.
+    #[serde(deserialize_with = "some_servers")]
     #[schemars(schema_with = "schema::servers")]
     pub(crate) upstreams: Vec<DnsServer>,
 }
@@ -97,5 +101,10 @@ fn own_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAdd
     if addresses.is_empty() {
         return Err(D::Error::custom("is empty; `enabled: false` has none answer DNS"));
     }
-    Ok(addresses)
+    if addresses.len() > MOST { Err(D::Error::custom(format!("holds more than {MOST}"))) } else { Ok(addresses) }
+}
+
+fn some_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DnsServer>, D::Error> {
+    let servers = Vec::<DnsServer>::deserialize(deserializer)?;
+    if servers.is_empty() { Err(D::Error::custom("is empty")) } else { Ok(servers) }
 }

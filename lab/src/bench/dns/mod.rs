@@ -22,7 +22,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1000)]
     services: usize,
     /// Turns of each server.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of load in each turn.
     #[arg(long, default_value_t = 3)]
@@ -58,7 +58,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut figures: Vec<Figures> = servers.iter().map(|_| Figures::default()).collect();
     for round in 1..=options.rounds {
-        for (server, figures) in servers.iter().zip(&mut figures) {
+        // Each has each place.
+        for turn in 0..servers.len() {
+            let place = (round + turn) % servers.len();
+            let (server, figures) = (&servers[place], &mut figures[place]);
             measure(&ns, server, &questions, options, figures)?;
             let (last, p99) = (figures.per_cpu_second.last(), figures.p99.last());
             println!(
@@ -80,16 +83,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 fn measure(ns: &Netns, server: &Server, questions: &[Question], options: &Options, into: &mut Figures) -> Result<()> {
     let pids = [server.pid];
+    let times = load::one_by_one(ns, server.address, questions, options.single)?;
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    into.half.push(at(0.5));
+    into.p99.push(at(0.99));
     let before = process::cpu_seconds(&pids)?;
     let Load { answers, lost, seconds } = load::flood(ns, server.address, questions, options.seconds)?;
     let cpu = process::cpu_seconds(&pids)? - before;
     into.per_cpu_second.push(answers as f64 / cpu.max(0.01));
     into.per_second.push(answers as f64 / seconds);
     into.lost += lost;
-    let times = load::one_by_one(ns, server.address, questions, options.single)?;
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    into.half.push(at(0.5));
-    into.p99.push(at(0.99));
     into.rss = process::memory(&pids)?.rss;
     Ok(())
 }

@@ -174,7 +174,11 @@ fn dnsmasq(ns: &Netns, dir: &Path, services: usize) -> Result<Server> {
     std::fs::write(&file, text)?;
     let program = debian("dnsmasq")?;
     let mut command = ns.command(&program);
-    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
+    command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
+    // An empty one: without it the machine's own is read.
+    let none = dir.join("dnsmasq.conf");
+    std::fs::write(&none, "")?;
+    command.arg(format!("--conf-file={}", none.display()));
     command.args(["--local=/cluster.local/", "--local-ttl=5", "--user=root", "--pid-file="]);
     command.arg(format!("--listen-address={}", address.ip())).arg(format!("--addn-hosts={}", file.display()));
     let how = format!("{}, `--addn-hosts`", version(&program, "--version"));
