@@ -142,10 +142,12 @@ impl<C> Default for Forwarder<C> {
 }
 
 impl<C> Forwarder<C> {
-    /// Whom to ask: servers for everything, and for names at and below a zone. What is out is forgotten.
+    /// Whom to ask: servers for everything, and for names at and below a zone. What is out has failed.
     pub(crate) fn set_upstreams(&mut self, all: &[SocketAddr], stubs: &[(Name, Vec<SocketAddr>)]) {
         let before = std::mem::take(&mut self.upstreams);
-        self.flights.clear();
+        for key in self.flights.keys().cloned().collect::<Vec<_>>() {
+            self.fail(&key);
+        }
         self.exchanges.clear();
         self.outbox.clear();
         let mut add = |addresses: &[SocketAddr]| {

@@ -211,8 +211,8 @@ impl<C: Clone> Server<C> {
                             kept.write(&waiter, &mut out);
                         }
                     }
-                    Outcome::Failed(rcode) => {
-                        let rcode = *rcode;
+                    Outcome::Failed(_) | Outcome::Late => {
+                        let rcode = if let Outcome::Failed(rcode) = outcome { *rcode } else { Rcode::ServFail };
                         match self.cache.get(now, key) {
                             Some(found) => {
                                 self.counters.stale = self.counters.stale.wrapping_add(1);
@@ -223,13 +223,6 @@ impl<C: Clone> Server<C> {
                                 self.counters.failed = self.counters.failed.wrapping_add(1);
                                 refuse(&mut out, &waiter.asked, rcode, Some(NO_REACHABLE_AUTHORITY));
                             }
-                        }
-                    }
-                    Outcome::Late => {
-                        if let Some(found) = self.cache.get(now, key) {
-                            self.counters.stale = self.counters.stale.wrapping_add(1);
-                            Kept { reply: found.reply, age: found.age, stale: true, origin: "stale" }
-                                .write(&waiter, &mut out);
                         }
                     }
                 }

@@ -262,6 +262,19 @@ fn a_loop_is_found_and_left() {
 }
 
 #[test]
+fn whoever_waits_for_servers_that_are_no_longer_asked_is_told() {
+    let mut bench = Bench::new(&UPSTREAMS[..1]);
+    assert_eq!(bench.ask(1, TEXT, kind::A), None);
+    let sent = bench.questions().remove(0);
+    bench.server.set(settings(&UPSTREAMS[1..]));
+    let [(1, response)] = &bench.answers(TEXT, kind::A)[..] else { panic!() };
+    assert_eq!(response.rcode, Rcode::ServFail);
+    assert!(!bench.server.is_open(sent.exchange));
+    assert_eq!(bench.ask(1, TEXT, kind::A), None);
+    assert_eq!(bench.questions()[0].upstream, addr(UPSTREAMS[1]));
+}
+
+#[test]
 fn without_upstreams_the_answer_is_at_once() {
     let mut bench = Bench::new(&[]);
     assert_eq!(bench.ask(1, TEXT, kind::A).unwrap().rcode, Rcode::ServFail);

@@ -40,9 +40,11 @@ impl Resolver {
             return;
         }
         let upstreams = if settings.upstreams.is_empty() {
-            self.looked = Some(Instant::now());
+            let first = self.looked.replace(Instant::now()).is_none();
             match self.read() {
                 Some(upstreams) => upstreams,
+                // Who was known stays, whatever else is new.
+                None if first => server.settings().upstreams.clone(),
                 None => return,
             }
         } else if self.looked.is_none() {
@@ -95,7 +97,6 @@ impl Resolver {
                 Some(nameservers(&text).into_iter().map(|address| SocketAddr::new(address, super::PORT)).collect())
             }
             Err(error) => {
-                // Who was known stays.
                 self.error = Some(format!("{RESOLV_CONF}: {error}"));
                 None
             }

@@ -78,7 +78,14 @@ impl Serving {
             tcp.into_iter().for_each(|socket| self.take_connections(socket));
             called.into_iter().for_each(|number| self.take_questions(number));
             answered.into_iter().for_each(|number| self.take_answers(number));
-            self.drain();
+            loop {
+                // Who has an answer may have asked more than was taken.
+                let served = self.drain();
+                if served.is_empty() {
+                    break;
+                }
+                served.into_iter().for_each(|number| self.take_questions(number));
+            }
         }
     }
 
@@ -88,7 +95,8 @@ impl Serving {
 
     fn pause(&self) -> Option<Duration> {
         let due = lock(&self.state).server.poll_timeout();
-        let due = due.into_iter().chain(self.connections.values().map(|c| c.ends)).min();
+        let silent = self.connections.values().filter(|connection| connection.waiting == 0);
+        let due = due.into_iter().chain(silent.map(|connection| connection.ends)).min();
         due.map(|at| at.saturating_sub(self.now()))
     }
 
@@ -178,8 +186,9 @@ impl Serving {
         }
     }
 
-    /// What follows: questions to upstreams, answers to those who waited, and an end to what is over.
-    fn drain(&mut self) {
+    /// What follows: questions to upstreams, answers to those who waited, and an end to what is over. Returns the
+    /// connections that got an answer.
+    fn drain(&mut self) -> Vec<u32> {
         let now = self.now();
         let state = Arc::clone(&self.state);
         let server = &mut lock(&state).server;
@@ -201,11 +210,16 @@ impl Serving {
                 }
             }
         }
+        let mut served = Vec::new();
         while let Some((client, answer)) = server.poll_answer(now) {
             self.answer(now, client, &answer);
+            if let Client::Tcp(number) = client {
+                served.push(number);
+            }
         }
         self.exchanges.retain(|number, _| server.is_open(*number));
         self.connections.retain(|_, connection| connection.ends > now || connection.waiting > 0);
+        served
     }
 
     fn answer(&mut self, now: Duration, client: Client, answer: &[u8]) {

@@ -42,17 +42,6 @@ fn impossible_settings_are_refused_by_field() {
             "spec.cni.bridge: \"a-bridge-too-far\" is not a plain name of at most 15 characters",
         ),
         (json!({"cni": {"mtu": 1200}}), "spec.cni.mtu: 1200 is not within 1280 to 65535"),
-        (json!({"dns": {"addresses": []}}), "spec.dns.addresses: is empty; `enabled: false` has none answer DNS"),
-        (
-            json!({"dns": {"addresses": ["127.0.0.1"]}}),
-            "spec.dns.addresses: 127.0.0.1 is not an address that pods can ask",
-        ),
-        (json!({"dns": {"zone": "a..b"}}), "spec.dns.zone: \"a..b\" is no domain"),
-        (
-            json!({"dns": {"upstreams": ["192.0.2.1", "ns"]}}),
-            "spec.dns.upstreams[1]: \"ns\" is no address, with or without a port",
-        ),
-        (json!({"dns": {"stubs": [{"zone": "a", "upstreams": []}]}}), "spec.dns.stubs[0].upstreams: is empty"),
         (json!({"certificateDays": 0}), "spec.certificateDays: 0 is not within 1 to 825"),
     ] {
         assert_eq!(refused(changes), [format!("Error: Cluster beijing in test.yaml: {expected}")]);

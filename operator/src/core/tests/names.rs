@@ -31,3 +31,17 @@ fn names_without_services_need_the_services_too() {
     assert_eq!((dns.zone.as_str(), dns.stubs[0].zone.as_str()), ("edge.local", "corp.example"));
     assert_eq!(dns.upstreams, ["192.0.2.1:53".parse().unwrap(), "[2001:db8::1]:54".parse().unwrap()]);
 }
+
+#[test]
+fn impossible_settings_are_refused_by_field() {
+    for (dns, field, message) in [
+        (json!({"addresses": []}), "addresses", "is empty; `enabled: false` has none answer DNS"),
+        (json!({"addresses": ["127.0.0.1"]}), "addresses", "127.0.0.1 is not an address that pods can ask"),
+        (json!({"zone": "a..b"}), "zone", "\"a..b\" is no domain"),
+        (json!({"upstreams": ["192.0.2.1", "ns"]}), "upstreams[1]", "\"ns\" is no address, with or without a port"),
+        (json!({"stubs": [{"zone": "a", "upstreams": []}]}), "stubs[0].upstreams", "is empty"),
+    ] {
+        let error = api::read(&cluster("beijing", json!({"dns": dns}))).unwrap_err();
+        assert_eq!((error.field.as_str(), error.message.as_str()), (format!("spec.dns.{field}").as_str(), message));
+    }
+}
