@@ -143,7 +143,7 @@ impl RawEndpoint {
     fn narrow(self, i: usize) -> Result<Option<SliceEndpoint>, Problem> {
         let RawConditions { ready, serving, terminating } = self.conditions.unwrap_or_default();
         let ready = ready != Some(false);
-        if !ready && !(serving == Some(true) && terminating == Some(true)) {
+        if !(ready || serving == Some(true) && terminating == Some(true)) {
             return Ok(None);
         }
         let mut addresses = Vec::new();

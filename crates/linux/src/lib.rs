@@ -11,6 +11,7 @@
 pub mod address;
 pub mod capabilities;
 pub mod clock;
+pub mod conntrack;
 mod error;
 mod family;
 pub mod file;

@@ -8,25 +8,31 @@
 //! would leave a packet to the next `nat` chain's masquerading, but a connection is translated only once, so a source
 //! that must stay is translated into itself.
 
+#[cfg(feature = "services")]
+mod services;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
-
-use selvedge_model::Balance;
 
 use crate::facts::Family;
-use crate::firewall::{Chain, Frontend, Match, Rule, Ruleset, Service, Set, Verdict, hash};
+use crate::firewall::{Chain, FNV_START, Match, Rule, Ruleset, Set, Verdict, hash_on};
+
+#[cfg(feature = "services")]
+pub use services::update;
 
 /// Set on forwarded packets that the ruleset accepts, so that rules in chains of others can accept them too.
 pub const ACCEPTED_MARK: u32 = 0x2000_0000;
 
-/// Begins the name of the empty chain whose rest is the digest of the whole table.
-const DIGEST: &str = "digest-";
+/// Set on the first packet of a call from outside until it leaves: its source may have to change.
+#[cfg(feature = "services")]
+pub(crate) const CALLED_MARK: u32 = 0x1000_0000;
 
 /// Text for `nft -f -` that puts the table there, in place of an older one.
 pub fn replace(ruleset: &Ruleset) -> String {
-    let body = body(ruleset);
-    format!("{}table inet selvedge {{\n\tchain {} {{\n\t}}\n{body}}}\n", remove(), digest(&body))
+    let mut text = format!("{}table inet selvedge {{\n", remove());
+    // Writing to a String cannot fail.
+    let _ = block(&mut text, "chain", &digest(ruleset), &[]).and_then(|()| body(&mut text, ruleset));
+    text + "}\n"
 }
 
 /// Text for `nft -f -` that removes the table, if there is one.
@@ -35,48 +41,57 @@ pub fn remove() -> &'static str {
     "table inet selvedge\ndelete table inet selvedge\n"
 }
 
-/// Whether `list`, the output of `nft list table inet selvedge`, shows the table that [`replace`] makes.
-pub fn is_current(list: &str, ruleset: &Ruleset) -> bool {
-    let wanted = format!("chain {} {{", digest(&body(ruleset)));
-    list.lines().any(|line| line.trim() == wanted)
+/// Name of the chain that is in a table of exactly this content, as [`replace`] and [`update`] make it, and in no other.
+pub fn digest(ruleset: &Ruleset) -> String {
+    let mut hasher = Hasher(FNV_START);
+    // Nor can this.
+    let _ = body(&mut hasher, ruleset);
+    format!("digest-{:016x}", hasher.0)
 }
 
-fn digest(body: &str) -> String {
-    format!("{DIGEST}{:016x}", hash(body.as_bytes()))
+struct Hasher(u64);
+
+impl Write for Hasher {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0 = hash_on(self.0, text.as_bytes());
+        Ok(())
+    }
 }
 
-fn body(ruleset: &Ruleset) -> String {
-    let mut text = String::new();
+fn body(text: &mut impl Write, ruleset: &Ruleset) -> std::fmt::Result {
     for ((set, family), nets) in &ruleset.sets {
         let (name, kind) = (set_name(*set, *family), address_type(*family));
         let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
-        block(&mut text, "set", &name, &[format!("type {kind}"), "flags interval".into(), elements(&nets)]);
+        block(text, "set", &name, &[format!("type {kind}"), "flags interval".into(), elements(&nets)])?;
     }
-    let (served, refused) = if cfg!(feature = "services") { services(&mut text, ruleset) } else { (false, false) };
     let mut rules: BTreeMap<Hook, Vec<String>> = BTreeMap::new();
-    if served {
+    #[cfg(feature = "services")]
+    if let Some(serving) = &ruleset.serving {
+        services::body(text, ruleset, serving)?;
         rules.insert(Hook::ServicesArriving, vec!["jump services".into()]);
         rules.insert(Hook::ServicesLocal, vec!["jump services".into()]);
-    }
-    if refused {
-        rules.insert(Hook::Of(Chain::Forward), vec!["jump refused".into()]);
-        rules.insert(Hook::RefusedLocal, vec!["jump refused".into()]);
+        rules.insert(Hook::Of(Chain::Forward), vec!["ct state new jump refused".into()]);
+        rules.insert(Hook::Of(Chain::Input), vec!["ct state new jump refused".into()]);
+        rules.insert(Hook::RefusedLocal, vec!["ct state new jump refused".into()]);
     }
     for (chain, own) in &ruleset.chains {
         rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(|rule| line(*chain, rule)));
     }
     for (hook, rules) in rules {
         let (name, kind) = hook.chain();
-        block(&mut text, "chain", name, &[&[format!("type {kind}; policy accept;")], rules.as_slice()].concat());
+        block(text, "chain", name, &[&[format!("type {kind}; policy accept;")], rules.as_slice()].concat())?;
     }
-    text
+    Ok(())
 }
 
 /// Where a base chain hangs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Hook {
+    #[cfg(feature = "services")]
     ServicesArriving,
+    #[cfg(feature = "services")]
     ServicesLocal,
+    #[cfg(feature = "services")]
     RefusedLocal,
     Of(Chain),
 }
@@ -85,8 +100,11 @@ impl Hook {
     /// Name, type and place: before those of others at the same hook, whose usual priorities are one higher.
     fn chain(self) -> (&'static str, &'static str) {
         match self {
+            #[cfg(feature = "services")]
             Hook::ServicesArriving => ("services-arriving", "nat hook prerouting priority -101"),
+            #[cfg(feature = "services")]
             Hook::ServicesLocal => ("services-local", "nat hook output priority -101"),
+            #[cfg(feature = "services")]
             Hook::RefusedLocal => ("refused-local", "filter hook output priority -1"),
             Hook::Of(Chain::Arrival) => ("arriving", "filter hook prerouting priority -301"),
             #[cfg(feature = "dns")]
@@ -99,72 +117,15 @@ impl Hook {
     }
 }
 
-/// Writes what Services need besides base chains; returns whether there are any with and any without endpoints.
-fn services(text: &mut String, ruleset: &Ruleset) -> (bool, bool) {
-    let (mut dispatch, mut refuse) = (Vec::new(), Vec::new());
-    for family in Family::BOTH {
-        let (ip, kind, suffix) = (protocol(family), address_type(family), suffix(family));
-        let key = format!("{ip} daddr . meta l4proto . th dport");
-        let (mut served, mut refused) = (Vec::new(), Vec::new());
-        for (frontend, service) in ruleset.services.iter().filter(|(f, _)| f.family() == family) {
-            let Frontend { address, port, .. } = frontend;
-            let element = format!("{address} . {} . {port} comment \"{}\"", frontend.protocol_name(), service.name);
-            if service.endpoints.is_empty() {
-                refused.push(element);
-            } else {
-                let chain = service_chain(frontend);
-                block(text, "chain", &chain, &[translation(frontend, service, ruleset.balance)]);
-                served.push(format!("{element} : goto {chain}"));
-            }
-        }
-        if !served.is_empty() {
-            let kind = format!("type {kind} . inet_proto . inet_service : verdict");
-            block(text, "map", &format!("services{suffix}"), &[kind, elements(&served)]);
-            dispatch.push(format!("{key} vmap @services{suffix}"));
-        }
-        if !refused.is_empty() {
-            let kind = format!("type {kind} . inet_proto . inet_service");
-            block(text, "set", &format!("refused{suffix}"), &[kind, elements(&refused)]);
-            refuse.push(format!("{key} @refused{suffix} meta l4proto tcp reject with tcp reset"));
-            refuse.push(format!("{key} @refused{suffix} reject"));
-        }
-    }
-    if !dispatch.is_empty() {
-        block(text, "chain", "services", &dispatch);
-    }
-    if !refuse.is_empty() {
-        block(text, "chain", "refused", &refuse);
-    }
-    (!dispatch.is_empty(), !refuse.is_empty())
-}
-
-fn translation(frontend: &Frontend, service: &Service, balance: Balance) -> String {
-    let (ip, l4) = (protocol(frontend.family()), frontend.protocol_name());
-    if let [endpoint] = service.endpoints.as_slice() {
-        return format!("meta l4proto {l4} dnat {ip} to {endpoint}");
-    }
-    let how = match balance {
-        Balance::Random | Balance::SourceHash => "random",
-        Balance::RoundRobin => "inc",
-    };
-    let choice = |(i, e): (usize, &SocketAddr)| format!("{i} : {} . {}", e.ip(), e.port());
-    let choices: Vec<String> = service.endpoints.iter().enumerate().map(choice).collect();
-    let (count, choices) = (choices.len(), choices.join(", "));
-    format!("meta l4proto {l4} dnat {ip} addr . port to numgen {how} mod {count} map {{ {choices} }}")
-}
-
-/// `svc-10.96.0.7-tcp-80`; names hold no colons.
-fn service_chain(frontend: &Frontend) -> String {
-    let Frontend { address, port, .. } = frontend;
-    format!("svc-{}-{}-{port}", address.to_string().replace(':', "_"), frontend.protocol_name())
-}
-
 fn line(chain: Chain, rule: &Rule) -> String {
     // A rule without a family has no condition or verdict that needs one.
     let family = rule.family.unwrap_or(Family::V4);
     let ip = protocol(family);
-    let addressed = |m: &Match| {
-        matches!(m, Match::Source(_) | Match::Destination(_) | Match::SourceIn(_) | Match::DestinationIn(_))
+    let addressed = |m: &Match| match m {
+        Match::Source(_) | Match::Destination(_) | Match::SourceIn(_) | Match::DestinationIn(_) => true,
+        #[cfg(feature = "services")]
+        Match::Itself => true,
+        _ => false,
     };
     let mut words: Vec<String> = Vec::new();
     if rule.family.is_some() && !rule.matches.iter().any(addressed) {
@@ -186,6 +147,10 @@ fn line(chain: Chain, rule: &Rule) -> String {
         Match::TcpSyn => "tcp flags & (syn | rst) == syn".into(),
         Match::Established => "ct state established,related".into(),
         Match::Translated => "ct status dnat".into(),
+        #[cfg(feature = "services")]
+        Match::Itself => format!("{ip} saddr . {ip} daddr @own{}", suffix(family)),
+        #[cfg(feature = "services")]
+        Match::Called => format!("meta mark & {CALLED_MARK:#x} != 0"),
     }));
     words.push(match rule.verdict {
         Verdict::Accept if chain == Chain::Forward => format!("meta mark set meta mark | {ACCEPTED_MARK:#x} accept"),
@@ -202,8 +167,10 @@ fn line(chain: Chain, rule: &Rule) -> String {
     words.join(" ")
 }
 
-fn block(text: &mut String, kind: &str, name: &str, lines: &[String]) {
-    let _ = write!(text, "\t{kind} {name} {{\n\t\t{}\n\t}}\n", lines.join("\n\t\t"));
+fn block(text: &mut impl Write, kind: &str, name: &str, lines: &[String]) -> std::fmt::Result {
+    writeln!(text, "\t{kind} {name} {{")?;
+    lines.iter().try_for_each(|line| writeln!(text, "\t\t{line}"))?;
+    writeln!(text, "\t}}")
 }
 
 fn elements(elements: &[String]) -> String {

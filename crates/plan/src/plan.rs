@@ -136,16 +136,11 @@ fn without_ipv6(config: &NodeConfig) -> NodeConfig {
         addresses(&mut peer.addresses);
         addresses(&mut peer.node_addresses);
     }
+    // Services of the other family are not served where it is not spoken.
     nets(&mut config.services.cidrs);
     #[cfg(feature = "dns")]
     if let Some(dns) = &mut config.dns {
         addresses(&mut dns.addresses);
-    }
-    for service in &mut config.services.list {
-        addresses(&mut service.cluster_ips);
-        for port in &mut service.ports {
-            port.endpoints.retain(|endpoint| endpoint.address.is_ipv4());
-        }
     }
     config
 }

@@ -36,7 +36,12 @@ fn rulesets() -> Vec<Ruleset> {
         Plan::new(&config(CONNECTOR), &connector_facts()).ruleset,
         Plan::new(&config(CLOUD), &cloud_facts()).ruleset,
         Plan::new(&config(CLOUD), &Facts::default()).ruleset,
+        serving(ALL_KINDS),
     ]
+}
+
+fn serving(list: &str) -> Ruleset {
+    Plan::new(&with_services(list), &edge_facts(Datapath::User)).ruleset
 }
 
 /// One flavour of iptables with ipset, in a namespace.
@@ -138,7 +143,7 @@ fn iptables_jumps_stay_first_and_single() {
 
         iptables.restore("*filter\n:SELVEDGE-INPUT - [0:0]\nCOMMIT\n");
         assert!(iptables.apply(ruleset));
-        assert_eq!(iptables.chain("filter", "SELVEDGE-INPUT").len(), 3);
+        assert_eq!(iptables.chain("filter", "SELVEDGE-INPUT").len(), 5);
         assert!(!iptables.apply(ruleset), "{program}");
     }
 }
@@ -187,13 +192,91 @@ fn nft_replaces_and_removes_its_own_table_only() {
     let before = netns.run("nft list ruleset");
     let list = || netns.try_feed("nft list table inet selvedge", "").unwrap_or_default();
     for ruleset in &rulesets() {
-        assert!(!nft::is_current(&list(), ruleset));
+        assert!(!list().contains(&nft::digest(ruleset)));
         netns.feed("nft -f -", &nft::replace(ruleset));
-        assert!(nft::is_current(&list(), ruleset));
+        assert!(list().contains(&nft::digest(ruleset)));
         netns.feed("nft -f -", &nft::replace(ruleset));
         assert_eq!(list().matches("chain digest-").count(), 1);
     }
     netns.feed("nft -f -", nft::remove());
     assert_eq!(netns.run("nft list ruleset"), before);
     netns.feed("nft -f -", nft::remove());
+}
+
+/// Blocks of a table in any order, and elements in any order within them.
+fn content(list: &str) -> Vec<Vec<String>> {
+    let words = |block: &str| {
+        let mut words: Vec<String> = block.replace(['\n', '\t'], " ").split(',').map(|w| w.trim().to_owned()).collect();
+        if block.contains("elements") {
+            words = words.join(" ").split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+            words.sort();
+        }
+        words
+    };
+    let mut blocks: Vec<_> = list.split("\n\t}\n").map(words).collect();
+    blocks.sort();
+    blocks
+}
+
+/// From everything to one less, step by step, and back.
+fn steps() -> Vec<Ruleset> {
+    let all = with_services(ALL_KINDS).services.list;
+    let mut steps = vec![serving(ALL_KINDS)];
+    for i in 0..all.len() {
+        let mut fewer = with_services(ALL_KINDS);
+        fewer.services.list.remove(i);
+        steps.push(Plan::new(&fewer, &edge_facts(Datapath::User)).ruleset);
+        let mut weaker = with_services(ALL_KINDS);
+        for port in &mut weaker.services.list[i].ports {
+            port.endpoints.pop();
+        }
+        steps.push(Plan::new(&weaker, &edge_facts(Datapath::User)).ruleset);
+    }
+    steps.push(serving("[]"));
+    steps.push(serving(ALL_KINDS));
+    steps
+}
+
+#[test]
+fn nft_brought_from_one_to_another_is_as_if_made_anew() {
+    let (changed, anew) = (Netns::new(), Netns::new());
+    let steps = steps();
+    changed.feed("nft -f -", &nft::replace(&steps[0]));
+    for pair in steps.windows(2) {
+        let [before, after] = pair else { panic!() };
+        let text = nft::update(before, after).unwrap();
+        changed.feed("nft -f -", &text);
+        anew.feed("nft -f -", &nft::replace(after));
+        let list = |netns: &Netns| netns.run("nft list table inet selvedge");
+        assert_eq!(content(&list(&changed)), content(&list(&anew)), "{text}");
+    }
+    let other = Plan::new(&config(CONNECTOR), &connector_facts()).ruleset;
+    assert_eq!(nft::update(&steps[0], &other), None);
+}
+
+#[test]
+fn nft_touches_only_the_service_that_changed() {
+    let [before, after] = [ALL_KINDS.to_owned(), ALL_KINDS.replace("10.244.1.77", "10.244.1.78")].map(|l| serving(&l));
+    let text = nft::update(&before, &after).unwrap();
+    let chains = text.matches("\tchain ").count();
+    assert_eq!((chains, text.matches(" element ").count()), (2, 0), "{text}");
+    let same = nft::update(&before, &before).unwrap();
+    assert!(!same.contains("chain"), "{same}");
+}
+
+#[test]
+fn iptables_brought_from_one_to_another_is_as_if_made_anew() {
+    for (program, family) in FLAVOURS {
+        let iptables = Iptables::new(program, family);
+        let steps = steps();
+        iptables.apply(&steps[0]);
+        for pair in steps.windows(2) {
+            let [before, after] = [&pair[0], &pair[1]].map(|ruleset| iptables::tables(ruleset, family));
+            let text = iptables::change(&before, &after).unwrap();
+            if !text.is_empty() {
+                iptables.restore(&text);
+            }
+            assert_eq!(iptables::update(&iptables.save(), &after), None, "{program}: {text}");
+        }
+    }
 }

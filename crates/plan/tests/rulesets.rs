@@ -45,12 +45,15 @@ fn edge_iptables() {
             -I FORWARD 1 -j SELVEDGE-FORWARD
             COMMIT
             *nat
+            :SELVEDGE-NODE-PORTS - [0:0]
+            :SELVEDGE-OWN - [0:0]
             :SELVEDGE-POSTROUTING - [0:0]
             :SELVEDGE-SERVICES - [0:0]
-            :SELVEDGE-SVC-b91b6d69625d47f - [0:0]
-            :SELVEDGE-SVC-ef2d619ae527274 - [0:0]
-            -A SELVEDGE-POSTROUTING -s 10.234.1.5/32 -d 10.234.1.5/32 -j MASQUERADE
-            -A SELVEDGE-POSTROUTING -s 10.234.1.6/32 -d 10.234.1.6/32 -j MASQUERADE
+            :SELVEDGE-SVC-03e6ec729b55fb9 - [0:0]
+            :SELVEDGE-SVC-86997189d110831 - [0:0]
+            -A SELVEDGE-OWN -s 10.234.1.5/32 -d 10.234.1.5/32 -j MASQUERADE
+            -A SELVEDGE-OWN -s 10.234.1.6/32 -d 10.234.1.6/32 -j MASQUERADE
+            -A SELVEDGE-POSTROUTING -j SELVEDGE-OWN
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL src -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL src -m set --match-set SELVEDGE-REMOTE-NODE dst -j ACCEPT
@@ -59,14 +62,17 @@ fn edge_iptables() {
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-REMOTE dst -m conntrack --ctstate DNAT -j SNAT --to-source 10.234.1.1
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-REMOTE dst -j ACCEPT
             -A SELVEDGE-POSTROUTING ! -o lo -m addrtype --src-type LOCAL -m conntrack --ctstate DNAT -j MASQUERADE
+            -A SELVEDGE-POSTROUTING -m mark --mark 0x10000000/0x10000000 -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
+            -A SELVEDGE-POSTROUTING -m mark --mark 0x10000000/0x10000000 -j MASQUERADE
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL src -j MASQUERADE
-            -A SELVEDGE-SERVICES -d 10.96.0.7/32 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http" -j SELVEDGE-SVC-b91b6d69625d47f
-            -A SELVEDGE-SERVICES -d 10.96.0.8/32 -p udp -m udp --dport 123 -m comment --comment "default/time:123" -j SELVEDGE-SVC-ef2d619ae527274
-            -A SELVEDGE-SVC-b91b6d69625d47f -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.234.1.5:8080
-            -A SELVEDGE-SVC-b91b6d69625d47f -p tcp -j DNAT --to-destination 10.234.1.6:8080
-            -A SELVEDGE-SVC-ef2d619ae527274 -p udp -m statistic --mode random --probability 0.33333333333 -j DNAT --to-destination 10.244.1.5:123
-            -A SELVEDGE-SVC-ef2d619ae527274 -p udp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.2.5:123
-            -A SELVEDGE-SVC-ef2d619ae527274 -p udp -j DNAT --to-destination 10.244.2.6:123
+            -A SELVEDGE-SERVICES -d 10.96.0.7/32 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http" -j SELVEDGE-SVC-86997189d110831
+            -A SELVEDGE-SERVICES -d 10.96.0.8/32 -p udp -m udp --dport 123 -m comment --comment "default/time:123" -j SELVEDGE-SVC-03e6ec729b55fb9
+            -A SELVEDGE-SERVICES ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j SELVEDGE-NODE-PORTS
+            -A SELVEDGE-SVC-03e6ec729b55fb9 -p udp -m statistic --mode random --probability 0.33333333333 -j DNAT --to-destination 10.244.1.5:123
+            -A SELVEDGE-SVC-03e6ec729b55fb9 -p udp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.2.5:123
+            -A SELVEDGE-SVC-03e6ec729b55fb9 -p udp -j DNAT --to-destination 10.244.2.6:123
+            -A SELVEDGE-SVC-86997189d110831 -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.234.1.5:8080
+            -A SELVEDGE-SVC-86997189d110831 -p tcp -j DNAT --to-destination 10.234.1.6:8080
             -I OUTPUT 1 -j SELVEDGE-SERVICES
             -I POSTROUTING 1 -j SELVEDGE-POSTROUTING
             -I PREROUTING 1 -j SELVEDGE-SERVICES
@@ -75,7 +81,8 @@ fn edge_iptables() {
             :SELVEDGE-FORWARD - [0:0]
             :SELVEDGE-INPUT - [0:0]
             :SELVEDGE-REJECT - [0:0]
-            -A SELVEDGE-FORWARD -j SELVEDGE-REJECT
+            :SELVEDGE-REJECT-PORTS - [0:0]
+            -A SELVEDGE-FORWARD -m conntrack --ctstate NEW -j SELVEDGE-REJECT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m set --match-set SELVEDGE-REMOTE-NODE dst -j DROP
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL src -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE src -m set --match-set SELVEDGE-LOCAL dst -j ACCEPT
@@ -87,6 +94,8 @@ fn edge_iptables() {
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -m conntrack --ctstate DNAT -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL src -j DROP
+            -A SELVEDGE-INPUT -m conntrack --ctstate NEW -j SELVEDGE-REJECT
+            -A SELVEDGE-INPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -m conntrack --ctstate NEW -j SELVEDGE-REJECT-PORTS
             -A SELVEDGE-INPUT -p udp -m udp --dport 500 -j ACCEPT
             -A SELVEDGE-INPUT -p udp -m udp --dport 4500 -j ACCEPT
             -A SELVEDGE-INPUT -p esp -j ACCEPT
@@ -119,10 +128,13 @@ fn edge_ip6tables() {
             -I FORWARD 1 -j SELVEDGE-FORWARD
             COMMIT
             *nat
+            :SELVEDGE-NODE-PORTS - [0:0]
+            :SELVEDGE-OWN - [0:0]
             :SELVEDGE-POSTROUTING - [0:0]
             :SELVEDGE-SERVICES - [0:0]
-            :SELVEDGE-SVC-a6d004731d8584d - [0:0]
-            -A SELVEDGE-POSTROUTING -s fd00:234:0:1::5/128 -d fd00:234:0:1::5/128 -j MASQUERADE
+            :SELVEDGE-SVC-9f47cd952672adb - [0:0]
+            -A SELVEDGE-OWN -s fd00:234:0:1::5/128 -d fd00:234:0:1::5/128 -j MASQUERADE
+            -A SELVEDGE-POSTROUTING -j SELVEDGE-OWN
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL6 src -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL6 src -m set --match-set SELVEDGE-REMOTE6 dst -j ACCEPT
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-REMOTE6 src -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
@@ -130,9 +142,12 @@ fn edge_ip6tables() {
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-REMOTE6 dst -m conntrack --ctstate DNAT -j SNAT --to-source fd00:234:0:1::1
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-REMOTE6 dst -j ACCEPT
             -A SELVEDGE-POSTROUTING ! -o lo -m addrtype --src-type LOCAL -m conntrack --ctstate DNAT -j MASQUERADE
+            -A SELVEDGE-POSTROUTING -m mark --mark 0x10000000/0x10000000 -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
+            -A SELVEDGE-POSTROUTING -m mark --mark 0x10000000/0x10000000 -j MASQUERADE
             -A SELVEDGE-POSTROUTING -m set --match-set SELVEDGE-LOCAL6 src -j MASQUERADE
-            -A SELVEDGE-SERVICES -d fd00:96::7/128 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http" -j SELVEDGE-SVC-a6d004731d8584d
-            -A SELVEDGE-SVC-a6d004731d8584d -p tcp -j DNAT --to-destination [fd00:234:0:1::5]:8080
+            -A SELVEDGE-SERVICES -d fd00:96::7/128 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http" -j SELVEDGE-SVC-9f47cd952672adb
+            -A SELVEDGE-SERVICES ! -d ::1/128 -m addrtype --dst-type LOCAL -j SELVEDGE-NODE-PORTS
+            -A SELVEDGE-SVC-9f47cd952672adb -p tcp -j DNAT --to-destination [fd00:234:0:1::5]:8080
             -I OUTPUT 1 -j SELVEDGE-SERVICES
             -I POSTROUTING 1 -j SELVEDGE-POSTROUTING
             -I PREROUTING 1 -j SELVEDGE-SERVICES
@@ -141,7 +156,8 @@ fn edge_ip6tables() {
             :SELVEDGE-FORWARD - [0:0]
             :SELVEDGE-INPUT - [0:0]
             :SELVEDGE-REJECT - [0:0]
-            -A SELVEDGE-FORWARD -j SELVEDGE-REJECT
+            :SELVEDGE-REJECT-PORTS - [0:0]
+            -A SELVEDGE-FORWARD -m conntrack --ctstate NEW -j SELVEDGE-REJECT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 src -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-REMOTE6 src -m set --match-set SELVEDGE-LOCAL6 dst -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-LOCAL6 dst -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -151,6 +167,8 @@ fn edge_ip6tables() {
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -m conntrack --ctstate DNAT -j ACCEPT
             -A SELVEDGE-FORWARD -m set --match-set SELVEDGE-TUNNEL6 src -j DROP
+            -A SELVEDGE-INPUT -m conntrack --ctstate NEW -j SELVEDGE-REJECT
+            -A SELVEDGE-INPUT ! -d ::1/128 -m addrtype --dst-type LOCAL -m conntrack --ctstate NEW -j SELVEDGE-REJECT-PORTS
             -A SELVEDGE-INPUT -p udp -m udp --dport 500 -j ACCEPT
             -A SELVEDGE-INPUT -p udp -m udp --dport 4500 -j ACCEPT
             -A SELVEDGE-INPUT -p esp -j ACCEPT
@@ -203,7 +221,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-e5dcbe59ea0b1660 {
+        	chain digest-29079dccf7eecebc {
         	}
         	set local {
         		type ipv4_addr
@@ -240,40 +258,66 @@ fn edge_nft() {
         		flags interval
         		elements = { fd00:96::/112, fd00:234:0:2::/64, fd00:244:0:1::/64 }
         	}
-        	chain svc-10.96.0.7-tcp-80 {
+        	chain svc-default/time-udp-123 {
+        		meta l4proto udp dnat ip addr . port to numgen random mod 3 map { 0 : 10.244.1.5 . 123, 1 : 10.244.2.5 . 123, 2 : 10.244.2.6 . 123 }
+        	}
+        	chain svc-default/web-tcp-80 {
         		meta l4proto tcp dnat ip addr . port to numgen random mod 2 map { 0 : 10.234.1.5 . 8080, 1 : 10.234.1.6 . 8080 }
         	}
-        	chain svc-10.96.0.8-udp-123 {
-        		meta l4proto udp dnat ip addr . port to numgen random mod 3 map { 0 : 10.244.1.5 . 123, 1 : 10.244.2.5 . 123, 2 : 10.244.2.6 . 123 }
+        	chain svc-default/web-tcp-80-6 {
+        		meta l4proto tcp dnat ip6 to [fd00:234:0:1::5]:8080
         	}
         	map services {
         		type ipv4_addr . inet_proto . inet_service : verdict
-        		elements = { 10.96.0.7 . tcp . 80 comment "default/web:http" : goto svc-10.96.0.7-tcp-80, 10.96.0.8 . udp . 123 comment "default/time:123" : goto svc-10.96.0.8-udp-123 }
+        		elements = { 10.96.0.7 . tcp . 80 comment "default/web:http" : goto svc-default/web-tcp-80, 10.96.0.8 . udp . 123 comment "default/time:123" : goto svc-default/time-udp-123 }
         	}
-        	set refused {
-        		type ipv4_addr . inet_proto . inet_service
-        		elements = { 10.96.0.9 . tcp . 80 comment "default/gone:80", 10.96.0.9 . udp . 80 comment "default/gone:80" }
+        	map node-ports {
+        		type inet_proto . inet_service : verdict
         	}
-        	chain svc-fd00_96__7-tcp-80 {
-        		meta l4proto tcp dnat ip6 to [fd00:234:0:1::5]:8080
+        	map refused {
+        		type ipv4_addr . inet_proto . inet_service : verdict
+        		elements = { 10.96.0.9 . tcp . 80 comment "default/gone:80" : goto refuse, 10.96.0.9 . udp . 80 comment "default/gone:80" : goto refuse }
+        	}
+        	map refused-ports {
+        		type inet_proto . inet_service : verdict
+        	}
+        	set own {
+        		type ipv4_addr . ipv4_addr
+        		elements = { 10.234.1.5 . 10.234.1.5, 10.234.1.6 . 10.234.1.6 }
         	}
         	map services6 {
         		type ipv6_addr . inet_proto . inet_service : verdict
-        		elements = { fd00:96::7 . tcp . 80 comment "default/web:http" : goto svc-fd00_96__7-tcp-80 }
+        		elements = { fd00:96::7 . tcp . 80 comment "default/web:http" : goto svc-default/web-tcp-80-6 }
         	}
-        	set refused6 {
-        		type ipv6_addr . inet_proto . inet_service
-        		elements = { fd00:96::9 . tcp . 80 comment "default/gone:80", fd00:96::9 . udp . 80 comment "default/gone:80" }
+        	map node-ports6 {
+        		type inet_proto . inet_service : verdict
+        	}
+        	map refused6 {
+        		type ipv6_addr . inet_proto . inet_service : verdict
+        		elements = { fd00:96::9 . tcp . 80 comment "default/gone:80" : goto refuse, fd00:96::9 . udp . 80 comment "default/gone:80" : goto refuse }
+        	}
+        	map refused-ports6 {
+        		type inet_proto . inet_service : verdict
+        	}
+        	set own6 {
+        		type ipv6_addr . ipv6_addr
+        		elements = { fd00:234:0:1::5 . fd00:234:0:1::5 }
         	}
         	chain services {
         		ip daddr . meta l4proto . th dport vmap @services
         		ip6 daddr . meta l4proto . th dport vmap @services6
+        		ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node-ports
+        		ip6 daddr != ::1 fib daddr type local meta l4proto . th dport vmap @node-ports6
         	}
         	chain refused {
-        		ip daddr . meta l4proto . th dport @refused meta l4proto tcp reject with tcp reset
-        		ip daddr . meta l4proto . th dport @refused reject
-        		ip6 daddr . meta l4proto . th dport @refused6 meta l4proto tcp reject with tcp reset
-        		ip6 daddr . meta l4proto . th dport @refused6 reject
+        		ip daddr . meta l4proto . th dport vmap @refused
+        		ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @refused-ports
+        		ip6 daddr . meta l4proto . th dport vmap @refused6
+        		ip6 daddr != ::1 fib daddr type local meta l4proto . th dport vmap @refused-ports6
+        	}
+        	chain refuse {
+        		meta l4proto tcp reject with tcp reset
+        		reject
         	}
         	chain services-arriving {
         		type nat hook prerouting priority -101; policy accept;
@@ -285,7 +329,7 @@ fn edge_nft() {
         	}
         	chain refused-local {
         		type filter hook output priority -1; policy accept;
-        		jump refused
+        		ct state new jump refused
         	}
         	chain arriving {
         		type filter hook prerouting priority -301; policy accept;
@@ -304,13 +348,14 @@ fn edge_nft() {
         	}
         	chain incoming {
         		type filter hook input priority -1; policy accept;
+        		ct state new jump refused
         		udp dport 500 accept
         		udp dport 4500 accept
         		meta l4proto esp accept
         	}
         	chain forwarded {
         		type filter hook forward priority -1; policy accept;
-        		jump refused
+        		ct state new jump refused
         		ip saddr @tunnel ip daddr @remote-node counter drop
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
@@ -334,8 +379,7 @@ fn edge_nft() {
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
-        		ip saddr 10.234.1.5/32 ip daddr 10.234.1.5/32 masquerade
-        		ip saddr 10.234.1.6/32 ip daddr 10.234.1.6/32 masquerade
+        		ip saddr . ip daddr @own masquerade
         		ip saddr @local ip daddr @local snat ip to ip saddr
         		ip saddr @local ip daddr @remote snat ip to ip saddr
         		ip saddr @local ip daddr @remote-node snat ip to ip saddr
@@ -344,8 +388,10 @@ fn edge_nft() {
         		ip daddr @remote ct status dnat snat ip to 10.234.1.1
         		ip daddr @remote snat ip to ip saddr
         		meta nfproto ipv4 oifname != "lo" fib saddr type local ct status dnat masquerade
+        		meta mark & 0x10000000 != 0 ip daddr @local snat ip to ip saddr
+        		meta nfproto ipv4 meta mark & 0x10000000 != 0 masquerade
         		ip saddr @local masquerade
-        		ip6 saddr fd00:234:0:1::5/128 ip6 daddr fd00:234:0:1::5/128 masquerade
+        		ip6 saddr . ip6 daddr @own6 masquerade
         		ip6 saddr @local6 ip6 daddr @local6 snat ip6 to ip6 saddr
         		ip6 saddr @local6 ip6 daddr @remote6 snat ip6 to ip6 saddr
         		ip6 saddr @remote6 ip6 daddr @local6 snat ip6 to ip6 saddr
@@ -353,6 +399,8 @@ fn edge_nft() {
         		ip6 daddr @remote6 ct status dnat snat ip6 to fd00:234:0:1::1
         		ip6 daddr @remote6 snat ip6 to ip6 saddr
         		meta nfproto ipv6 oifname != "lo" fib saddr type local ct status dnat masquerade
+        		meta mark & 0x10000000 != 0 ip6 daddr @local6 snat ip6 to ip6 saddr
+        		meta nfproto ipv6 meta mark & 0x10000000 != 0 masquerade
         		ip6 saddr @local6 masquerade
         	}
         }

@@ -6,6 +6,7 @@ mod common;
 use common::netns::Netns;
 use common::talk::{Server, call, call_from, send_from};
 use common::*;
+use selvedge_model::NodeConfig;
 use selvedge_plan::*;
 
 #[test]
@@ -27,6 +28,10 @@ const ROUND_ROBIN: &str = r#""mode": "kernel", "balance": "roundRobin""#;
 
 impl Edge {
     fn new(backend: &str, change: impl Fn(&mut Facts)) -> Edge {
+        Edge::with(backend, &config(&EDGE.replace(r#""mode": "kernel""#, ROUND_ROBIN)), change)
+    }
+
+    fn with(backend: &str, config: &NodeConfig, change: impl Fn(&mut Facts)) -> Edge {
         let (node, a, b, peer, world) = (Netns::new(), Netns::new(), Netns::new(), Netns::new(), Netns::new());
         for netns in [&node, &a, &b, &peer, &world] {
             for family in ["ipv4", "ipv6"] {
@@ -68,7 +73,7 @@ impl Edge {
 
         let mut facts = edge_facts(Datapath::User);
         change(&mut facts);
-        let plan = Plan::new(&config(&EDGE.replace(r#""mode": "kernel""#, ROUND_ROBIN)), &facts);
+        let plan = Plan::new(config, &facts);
         if !facts.bridge_netfilter {
             node.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
         }
@@ -101,6 +106,121 @@ impl Edge {
         let servers = servers.map(|(netns, protocol, name, address)| Server::start(netns, protocol, name, address));
         Edge { node, a, b, peer, world, _servers: servers.into() }
     }
+}
+
+const KINDS: &str = r#"[
+  {"namespace": "a", "name": "away", "clusterIps": ["10.96.1.1"], "externalLocal": true, "ports": [
+    {"protocol": "tcp", "port": 80, "nodePort": 30081, "endpoints": [{"address": "10.234.2.5", "port": 8080, "node": "edge-2"}]}]},
+  {"namespace": "a", "name": "front", "clusterIps": ["10.96.1.2", "fd00:96::102"], "externalIps": ["192.0.2.80"],
+   "loadBalancerIps": ["192.0.2.81"], "loadBalancerSources": ["192.168.11.0/24"], "distribution": "any", "balance": "roundRobin",
+   "ports": [{"name": "http", "protocol": "tcp", "port": 80, "nodePort": 30080, "endpoints": [
+      {"address": "10.234.1.5", "port": 8080, "node": "edge-1"}, {"address": "10.234.2.5", "port": 8080, "node": "edge-2"}]}]},
+  {"namespace": "a", "name": "inside", "clusterIps": ["10.96.1.3"], "internalLocal": true, "ports": [
+    {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.234.2.5", "port": 8080, "node": "edge-2"}]}]},
+  {"namespace": "a", "name": "kept", "clusterIps": ["10.96.1.4"], "externalIps": ["192.0.2.82"], "affinity": 600,
+   "balance": "roundRobin", "ports": [{"protocol": "tcp", "port": 80, "endpoints": [
+      {"address": "10.234.1.5", "port": 8080, "node": "edge-1"}, {"address": "10.234.1.6", "port": 8080, "node": "edge-1"}]}]},
+  {"namespace": "a", "name": "outside", "clusterIps": ["10.96.1.5"], "externalIps": ["192.0.2.83"], "externalLocal": true,
+   "distribution": "any", "balance": "roundRobin", "ports": [{"protocol": "tcp", "port": 80, "endpoints": [
+      {"address": "10.234.1.6", "port": 8080, "node": "edge-1"}, {"address": "10.234.2.5", "port": 8080, "node": "edge-2"}]}]},
+  {"namespace": "a", "name": "shut", "clusterIps": ["10.96.1.6"], "loadBalancerIps": ["192.0.2.84"],
+   "loadBalancerSources": ["198.51.100.0/24"], "ports": [{"protocol": "tcp", "port": 80, "endpoints": [
+      {"address": "10.234.1.5", "port": 8080, "node": "edge-1"}]}]}
+]"#;
+
+fn kinds_of_services(backend: &str) {
+    let Edge { node, a, b, world, .. } = &Edge::with(backend, &with_services(KINDS), |_| ());
+    world.run("ip route add 192.0.2.0/24 via 192.168.11.2");
+
+    // From outside: whoever is here sees the client, whoever is elsewhere sees this node.
+    for front in ["192.168.11.2:30080", "192.0.2.80:80", "192.0.2.81:80"] {
+        assert_eq!(calls(world, front), ["a 192.168.11.1", "peer 10.234.1.1"], "{front}");
+    }
+    // From the node and its pods, through each of its faces, one of them itself.
+    for front in ["10.96.1.2:80", "192.168.11.2:30080", "192.0.2.80:80"] {
+        assert_eq!(calls(b, front), ["a 10.234.1.6", "peer 10.234.1.6"], "{front}");
+        assert_eq!(calls(a, front), ["a 10.234.1.1", "peer 10.234.1.5"], "{front}");
+        assert_eq!(calls(node, front), ["a 10.234.1.1", "peer 10.234.1.1"], "{front}");
+    }
+    assert_eq!(call(node, "tcp", "127.0.0.1:30080"), "ConnectionRefused");
+
+    // Strangers get what is here and nothing else; the node and its pods are no strangers.
+    assert_eq!(calls(world, "192.0.2.83:80"), ["b 192.168.11.1"]);
+    assert_eq!(calls(a, "192.0.2.83:80"), ["b 10.234.1.5", "peer 10.234.1.5"]);
+    assert_eq!(calls(a, "192.168.11.2:30081"), ["peer 10.234.1.5"]);
+    assert_eq!(calls(node, "192.168.11.2:30081"), ["peer 10.234.1.1"]);
+
+    // A client stays where it is.
+    for (client, from) in [(a, "10.96.1.4:80"), (world, "192.0.2.82:80")] {
+        assert_eq!(calls(client, from).len(), 1);
+    }
+
+    // Nobody answers, and nobody says so.
+    for (client, to) in [(world, "192.168.11.2:30081"), (a, "10.96.1.3:80"), (world, "192.0.2.84:80")] {
+        assert_eq!(call(client, "tcp", to), "TimedOut", "{to}");
+    }
+}
+
+#[test]
+fn kinds_of_services_with_nft() {
+    kinds_of_services("nft");
+}
+
+#[test]
+fn kinds_of_services_with_iptables_nft_and_no_ipset() {
+    kinds_of_services("iptables-nft without ipset");
+}
+
+#[test]
+fn kinds_of_services_with_iptables_legacy() {
+    kinds_of_services("iptables-legacy");
+}
+
+/// By the client's address; whoever leaves takes only its own clients along.
+fn hashed_services(backend: &str) {
+    let all = r#"[{"namespace": "a", "name": "hashed", "clusterIps": ["10.96.1.7"], "externalIps": ["192.0.2.85"],
+        "balance": "sourceHash", "distribution": "any", "ports": [{"protocol": "udp", "port": 7, "endpoints": [
+        {"address": "10.234.1.5", "port": 7}, {"address": "10.234.1.6", "port": 7}, {"address": "10.234.2.5", "port": 7}]}]}]"#;
+    let edge = Edge::with(backend, &with_services(all), |_| ());
+    let Edge { node, a, b, world, .. } = &edge;
+    let _servers = [(a, "a", "10.234.1.5:7"), (b, "b", "10.234.1.6:7")]
+        .map(|(netns, name, address)| Server::start(netns, "udp", name, address));
+    world.run("ip route add 192.0.2.0/24 via 192.168.11.2");
+    let clients: Vec<String> = (100..112).map(|n| format!("192.168.11.{n}")).collect();
+    for client in &clients {
+        world.run(&format!("ip addr add {client}/24 dev eth0"));
+    }
+    let ask = || -> Vec<String> {
+        let name = |answer: String| answer.split(' ').next().unwrap().to_owned();
+        clients.iter().map(|client| name(call_from(world, client, "192.0.2.85:7"))).collect()
+    };
+    let first = ask();
+    assert_eq!(ask(), first);
+    for name in ["a", "b", "peer"] {
+        assert!(first.iter().any(|n| n == name), "{first:?}");
+    }
+    let facts = edge_facts(Datapath::User);
+    let fewer = all.replace(r#"{"address": "10.234.1.6", "port": 7},"#, "");
+    let [before, after] = [all, &fewer].map(|list| Plan::new(&with_services(list), &facts).ruleset);
+    if backend == "nft" {
+        node.feed("nft -f -", &nft::update(&before, &after).unwrap());
+    } else {
+        let [before, after] = [before, after].map(|ruleset| iptables::tables(&ruleset, Family::V4));
+        node.feed(&format!("{backend}-restore --noflush"), &iptables::change(&before, &after).unwrap());
+    }
+    for (now, before) in ask().iter().zip(&first) {
+        assert!(now != "b" && (before == "b" || now == before), "{before} {now}");
+    }
+}
+
+#[test]
+fn hashed_services_with_nft() {
+    hashed_services("nft");
+}
+
+#[test]
+fn hashed_services_with_iptables_legacy() {
+    hashed_services("iptables-legacy");
 }
 
 fn apply_routes(node: &Netns, plan: &Plan) {

@@ -1,5 +1,7 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
+#[cfg(feature = "services")]
+use selvedge_linux::netfilter::has_chain;
 use selvedge_linux::netfilter::{Ipset, Iptables, Missing, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
@@ -93,11 +95,17 @@ impl Firewall {
         Iptables::candidates(family).iter().any(drops)
     }
 
-    /// Brings the firewall to `ruleset`. Returns whether anything had to be changed.
-    pub(crate) fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
+    /// Brings the firewall to `ruleset`, from `before` if that is there for sure, else from whatever there is. Returns
+    /// whether anything had to be changed.
+    pub(crate) fn apply(&self, before: Option<&Ruleset>, ruleset: &Ruleset) -> Result<bool> {
         match self {
-            Firewall::Nftables(tool) => apply_nft(tool, ruleset),
-            Firewall::Iptables { v4, v6, ipset: None } => apply_both(v4, v6, &ruleset.spelt()),
+            Firewall::Nftables(tool) => apply_nft(tool, before, ruleset),
+            Firewall::Iptables { v4, v6, ipset: None } => {
+                apply_both(v4, v6, before.map(Ruleset::spelt).as_ref(), &ruleset.spelt())
+            }
+            Firewall::Iptables { v4, v6, ipset: Some(_) } if before.is_some_and(|b| b.sets == ruleset.sets) => {
+                apply_both(v4, v6, before, ruleset)
+            }
             Firewall::Iptables { v4, v6, ipset: Some(ipset) } => {
                 let saved = sets(ipset)?;
                 let mut changed = false;
@@ -105,7 +113,7 @@ impl Firewall {
                     ipset.restore(&text)?;
                     changed = true;
                 }
-                changed |= apply_both(v4, v6, ruleset)?;
+                changed |= apply_both(v4, v6, before, ruleset)?;
                 if let Some(text) = ipset::cleanup(&saved, ruleset) {
                     ipset.restore(&text)?;
                     changed = true;
@@ -129,27 +137,58 @@ pub(crate) fn remove_all() -> Result<()> {
     remove_nft().and(remove_iptables())
 }
 
-fn apply_nft(tool: &Nft, ruleset: &Ruleset) -> Result<bool> {
+#[cfg(not(feature = "services"))]
+fn apply_nft(tool: &Nft, _: Option<&Ruleset>, ruleset: &Ruleset) -> Result<bool> {
     let current = tool.list_table("inet", "selvedge")?;
-    if current.is_some_and(|list| nft::is_current(&list, ruleset)) {
+    if current.is_some_and(|list| list.contains(&nft::digest(ruleset))) {
         return Ok(false);
     }
     tool.apply(&nft::replace(ruleset))?;
     Ok(true)
 }
 
-fn apply_both(v4: &Iptables, v6: &std::result::Result<Iptables, Missing>, ruleset: &Ruleset) -> Result<bool> {
-    let changed = apply_iptables(v4, ruleset, Family::V4)?;
+#[cfg(feature = "services")]
+fn apply_nft(tool: &Nft, before: Option<&Ruleset>, ruleset: &Ruleset) -> Result<bool> {
+    match before.and_then(|before| nft::update(before, ruleset)) {
+        // Somebody else may have been faster: then all is made anew.
+        Some(text) => match tool.apply(&text) {
+            Ok(()) => return Ok(true),
+            Err(error) => log::warn!("change the rules of Services: {error}"),
+        },
+        None if before.is_none() && has_chain("selvedge", &nft::digest(ruleset))? => return Ok(false),
+        None => {}
+    }
+    tool.apply(&nft::replace(ruleset))?;
+    Ok(true)
+}
+
+type Tool6 = std::result::Result<Iptables, Missing>;
+
+fn apply_both(v4: &Iptables, v6: &Tool6, before: Option<&Ruleset>, ruleset: &Ruleset) -> Result<bool> {
+    let changed = apply_iptables(v4, before, ruleset, Family::V4)?;
     match v6 {
-        Ok(tool) => Ok(apply_iptables(tool, ruleset, Family::V6)? || changed),
+        Ok(tool) => Ok(apply_iptables(tool, before, ruleset, Family::V6)? || changed),
         Err(why) if ruleset.ipv6 => Err(Error::new(format!("ip6tables: {why}"))),
         Err(_) => Ok(changed),
     }
 }
 
-fn apply_iptables(tool: &Iptables, ruleset: &Ruleset, family: Family) -> Result<bool> {
+fn apply_iptables(tool: &Iptables, before: Option<&Ruleset>, ruleset: &Ruleset, family: Family) -> Result<bool> {
     const END: &str = "COMMIT\n";
     let wanted = iptables::tables(ruleset, family);
+    #[cfg(feature = "services")]
+    if let Some(text) = before.and_then(|before| iptables::change(&iptables::tables(before, family), &wanted)) {
+        if text.is_empty() {
+            return Ok(false);
+        }
+        // Somebody else may have been faster: then what is there is looked at.
+        match tool.restore(&text) {
+            Ok(()) => return Ok(true),
+            Err(error) => log::warn!("change the rules of Services: {error}"),
+        }
+    }
+    #[cfg(not(feature = "services"))]
+    let _ = before;
     let Some(text) = iptables::update(&tool.save_all(&iptables::TABLES)?, &wanted) else { return Ok(false) };
     if let Err(error) = tool.restore(&text) {
         // A kernel may lack what one table needs; the others are not to go without.

@@ -14,6 +14,8 @@ mod logging;
 mod node;
 mod options;
 mod privilege;
+#[cfg(feature = "services")]
+mod rules;
 mod run;
 mod source;
 pub mod status;

@@ -1,6 +1,8 @@
 //! The node's state and what changes it; no waiting here.
 
 mod converge;
+#[cfg(feature = "api")]
+mod services;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,8 +10,7 @@ use std::time::Duration;
 
 use selvedge_linux::{Family, file};
 use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Peer, Role, Via};
-#[cfg(feature = "api")]
-use selvedge_model::{ServiceMode, ServiceSource};
+#[cfg(not(feature = "services"))]
 use selvedge_plan::firewall::Ruleset;
 use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
@@ -21,10 +22,14 @@ use crate::doctor;
 use crate::error::Context as _;
 use crate::firewall::{Firewall, Tools};
 use crate::kernel::Kernel;
+#[cfg(feature = "services")]
+use crate::rules::Rules;
 use crate::source::{self, Loaded};
 use crate::{Error, Options, Result};
 #[cfg(feature = "api")]
 use crate::{options::SourceKind, source::desk::Desk};
+#[cfg(feature = "api")]
+use services::Timing;
 
 /// Pause after a step failed; it doubles up to the cap.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -32,16 +37,6 @@ const RETRY_CAP: Duration = Duration::from_secs(30);
 
 /// How often others' changes to the firewall are looked for; nobody tells of them.
 const REASSERT: Duration = Duration::from_secs(60);
-
-/// Changes of Services come together: those of one kind after those of the other.
-#[cfg(feature = "api")]
-const VIEW_SETTLE: Duration = Duration::from_millis(200);
-
-/// How often changed Services are applied, and how often they are kept.
-#[cfg(feature = "api")]
-const VIEW_PAUSE: Duration = Duration::from_secs(1);
-#[cfg(feature = "api")]
-const KEEP_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) struct Node {
     pub(crate) options: Options,
@@ -61,6 +56,9 @@ pub(crate) struct Node {
     no_firewall: Option<(FirewallBackend, String)>,
     forward_drop: bool,
     /// What the firewall was brought to last; looked at again only when it is time to.
+    #[cfg(feature = "services")]
+    pub(crate) rules: Rules,
+    #[cfg(not(feature = "services"))]
     written: Option<Ruleset>,
     loaded: Option<Loaded>,
     /// When the certificate that was loaded last begins.
@@ -84,16 +82,8 @@ pub(crate) struct Node {
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
-    /// When to look at Services again, and when they were looked at last.
     #[cfg(feature = "api")]
-    view_at: Option<Duration>,
-    #[cfg(feature = "api")]
-    viewed_at: Duration,
-    /// When to keep them, and when they were kept last.
-    #[cfg(feature = "api")]
-    keep_at: Option<Duration>,
-    #[cfg(feature = "api")]
-    kept_at: Option<Duration>,
+    view: Timing,
 }
 
 impl Node {
@@ -112,6 +102,9 @@ impl Node {
             tools: Tools::default(),
             no_firewall: None,
             forward_drop: false,
+            #[cfg(feature = "services")]
+            rules: Rules::default(),
+            #[cfg(not(feature = "services"))]
             written: None,
             loaded: None,
             issued: None,
@@ -130,13 +123,7 @@ impl Node {
             retry: RETRY_FIRST,
             apply_at: None,
             #[cfg(feature = "api")]
-            view_at: None,
-            #[cfg(feature = "api")]
-            viewed_at: Duration::ZERO,
-            #[cfg(feature = "api")]
-            keep_at: None,
-            #[cfg(feature = "api")]
-            kept_at: None,
+            view: Timing::default(),
         })
     }
 
@@ -209,59 +196,6 @@ impl Node {
         }
     }
 
-    /// Something lies on the desk. Whatever changes among Services is applied once a second at most.
-    #[cfg(feature = "api")]
-    pub(crate) fn handle_desk(&mut self, now: Now) {
-        if self.desk.take_view_news() && self.view_at.is_none() {
-            self.view_at = Some((now.mono + VIEW_SETTLE).max(self.viewed_at + VIEW_PAUSE));
-        }
-    }
-
-    /// Brings the Services of the configuration in force to what the API says.
-    #[cfg(feature = "api")]
-    fn take_services(&mut self, now: Now) {
-        self.view_at = None;
-        self.viewed_at = now.mono;
-        let Some(loaded) = &mut self.loaded else { return };
-        if !wants_services(&loaded.config) {
-            return;
-        }
-        let services = &mut loaded.config.services;
-        let Some(list) = self.desk.services(&services.cidrs) else { return };
-        if services.list != list {
-            log::debug!("{} Services", list.len());
-            services.list = list;
-            self.dirty = true;
-            #[cfg(feature = "dns")]
-            self.names.services_changed();
-        }
-        if self.keep_services_in(&self.options.run_dir) {
-            self.keep_at = self.keep_at.or(Some(self.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono)));
-        }
-    }
-
-    /// Keeps the Services for a boot without the cloud. They change more often than flash should be written.
-    #[cfg(feature = "api")]
-    fn keep_services(&mut self, now: Now) {
-        self.keep_at = None;
-        self.kept_at = Some(now.mono);
-        self.keep_services_in(&self.options.state_dir);
-    }
-
-    /// False if they are there as they are. The folder that is lost at boot has them at once: whoever is killed must not
-    /// come back with older ones than the kernel has.
-    #[cfg(feature = "api")]
-    fn keep_services_in(&self, folder: &std::path::Path) -> bool {
-        let (path, text) = (folder.join(source::SERVICES), self.desk.view(|view| view.keep()));
-        if std::fs::read(&path).is_ok_and(|there| there == text) {
-            return false;
-        }
-        if let Err(error) = file::write(path, &text, 0o600) {
-            log::warn!("keep the Services: {error}");
-        }
-        true
-    }
-
     /// A message from the keeper. If it is gone, a new one is started.
     pub(crate) fn handle_keeper(&mut self, now: Now) {
         let Some(tunnels) = &mut self.tunnels else { return };
@@ -296,14 +230,7 @@ impl Node {
 
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         #[cfg(feature = "api")]
-        {
-            if self.view_at.is_some_and(|at| at <= now.mono) {
-                self.take_services(now);
-            }
-            if self.keep_at.is_some_and(|at| at <= now.mono) {
-                self.keep_services(now);
-            }
-        }
+        self.handle_view_timeout(now);
         if let Some(tunnels) = &mut self.tunnels {
             tunnels.handle_timeout(now);
         }
@@ -315,7 +242,7 @@ impl Node {
                 self.start_tunnels(now);
             }
             self.no_firewall = None;
-            self.written = None;
+            self.doubt_rules();
             self.dirty = true;
         }
     }
@@ -323,7 +250,7 @@ impl Node {
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         let due = self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at);
         #[cfg(feature = "api")]
-        let due = due.chain(self.view_at).chain(self.keep_at);
+        let due = due.chain(self.view.poll_timeout());
         due.min()
     }
 
@@ -339,9 +266,14 @@ impl Node {
         if self.tunnels.as_mut().is_some_and(Tunnels::poll_paths_changed) {
             self.dirty = true;
         }
-        if !std::mem::take(&mut self.dirty) {
-            return;
+        if std::mem::take(&mut self.dirty) {
+            self.apply_all(now);
         }
+        #[cfg(feature = "api")]
+        self.view_applied(now);
+    }
+
+    fn apply_all(&mut self, now: Now) {
         let Some(loaded) = self.loaded.take() else { return };
         let mut problems = Vec::new();
         self.converge(&loaded.config, &mut problems);
@@ -365,24 +297,10 @@ impl Node {
     #[cfg(feature = "dns")]
     fn knows_services(&self, config: &NodeConfig) -> bool {
         #[cfg(feature = "api")]
-        if wants_services(config) {
+        if services::wants(config) {
             return self.desk.view(|view| view.is_known());
         }
         true
-    }
-
-    /// Whether the configuration leaves it to this node to read Services.
-    #[cfg(feature = "api")]
-    pub(crate) fn reads_services(&self) -> bool {
-        self.config().is_some_and(wants_services)
-    }
-
-    /// What is to be written before the program ends.
-    #[cfg(feature = "api")]
-    pub(crate) fn put_away(&mut self, now: Now) {
-        if self.keep_at.is_some() {
-            self.keep_services(now);
-        }
     }
 
     /// Ends the tunnels in good order, so that the peers know.
@@ -416,7 +334,7 @@ impl Node {
         loaded.config.metered |= self.options.metered;
         #[cfg(feature = "api")]
         {
-            let wanted = wants_services(&loaded.config);
+            let wanted = services::wants(&loaded.config);
             let services = &mut loaded.config.services;
             self.desk.set_metered(loaded.config.metered);
             if let Err(error) = self.desk.want_services(wanted, &self.options) {
@@ -545,12 +463,6 @@ impl Node {
         self.datapath = Some((mode, why));
         Ok(mode)
     }
-}
-
-#[cfg(feature = "api")]
-fn wants_services(config: &NodeConfig) -> bool {
-    let names = cfg!(feature = "dns") && config.dns.is_some();
-    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names)
 }
 
 /// A port that is not ours, in words.

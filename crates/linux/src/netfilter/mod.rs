@@ -3,6 +3,7 @@
 //! They act on the network namespace of the current thread. One run is one transaction per table: all of the text or
 //! nothing of it. What a tool wrote to its standard error is in the error.
 
+mod generation;
 mod probe;
 mod run;
 
@@ -12,6 +13,8 @@ use crate::Family;
 use crate::error::Result;
 use run::{find, run};
 
+pub(crate) use generation::request;
+pub use generation::{Generation, has_chain};
 pub use probe::{Missing, probe_ipset, probe_iptables, probe_nft, probe_rule};
 
 /// Seconds to wait for another program's lock.
@@ -83,6 +86,12 @@ impl Iptables {
             Err(e) if e.to_string().contains("invalid option") => run(&self.restore, &["--noflush"], text).map(drop),
             other => other.map(drop),
         }
+    }
+
+    /// Whether its rules are in the kernel's own tables, and not in nftables.
+    pub fn is_legacy(&self) -> bool {
+        let program = self.restore.canonicalize().unwrap_or_else(|_| self.restore.clone());
+        !program.file_name().is_some_and(|name| name.to_string_lossy().contains("nft"))
     }
 
     /// A table (`filter`, `nat`, `mangle`, `raw`) in the form of `iptables-save`.

@@ -10,9 +10,15 @@ use crate::error::{Error, Result};
 const NFT: &str = "\
 table inet selvedge-probe {
     set s { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
+    set known { type ipv4_addr; size 1; flags dynamic,timeout; }
+    set own { type ipv4_addr . ipv4_addr; }
+    chain kept { update @known { ip saddr timeout 1s }; meta l4proto tcp dnat ip to 192.0.2.1:1; }
+    chain hashed { jhash ip saddr mod 2 seed 0x1 vmap { 0 : goto to, 1 : goto kept }; }
+    map p { type inet_proto . inet_service : verdict; elements = { tcp . 1 : goto to }; }
     chain to { meta l4proto tcp dnat ip addr . port to numgen random mod 2 map { 0 : 192.0.2.1 . 1, 1 : 192.0.2.2 . 1 }; }
     map m { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 192.0.2.1 . tcp . 1 : goto to }; }
-    chain services { type nat hook prerouting priority -101; ip daddr . meta l4proto . th dport vmap @m; }
+    chain services { type nat hook prerouting priority -101; ip daddr . meta l4proto . th dport vmap @m;
+        ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @p; meta mark set meta mark | 0x1; }
     chain arriving { type filter hook prerouting priority -301; iifname \"lo\" return; ip saddr @s counter drop; }
     chain clamped {
         type filter hook forward priority -151;
@@ -25,7 +31,7 @@ table inet selvedge-probe {
     }
     chain source {
         type nat hook postrouting priority 99;
-        ip saddr @s snat ip to ip saddr;
+        ip saddr @s snat ip to ip saddr; ip saddr . ip daddr @own masquerade; meta mark & 0x1 != 0 masquerade;
         fib saddr type local ct status dnat masquerade;
     }
 }

@@ -18,6 +18,8 @@ pub enum Protocol {
     Route = libc::NETLINK_ROUTE,
     /// IPsec (`NETLINK_XFRM`).
     Xfrm = libc::NETLINK_XFRM,
+    /// nftables and tracked connections (`NETLINK_NETFILTER`).
+    Netfilter = libc::NETLINK_NETFILTER,
 }
 
 /// Octets of `struct nlmsghdr`.

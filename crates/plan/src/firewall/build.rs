@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use selvedge_model::Role;
 
-use super::{Chain, Match, Rule, Ruleset, Set, Verdict, services};
+#[cfg(feature = "services")]
+use super::Serving;
+use super::{Chain, Match, Rule, Ruleset, Set, Verdict};
 #[cfg(feature = "dns")]
 use crate::facts::Backend;
 use crate::facts::{Datapath, Family};
@@ -15,9 +17,10 @@ use crate::plan::DEVICE;
 pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     let mut builder = Builder { node, out: Ruleset { ipv6: speaks_ipv6(node), ..Ruleset::default() } };
     builder.sets();
+    #[cfg(feature = "services")]
     if node.serves() {
-        builder.out.balance = node.config.services.balance;
-        builder.out.services = services::services(node.config);
+        builder.out.pods = node.pods.iter().copied().collect();
+        builder.out.serving = Some(Serving::new(node, builder.out.ipv6));
     }
     builder.arrival();
     builder.clamp();
@@ -174,12 +177,14 @@ impl Builder<'_> {
     /// not by its link: in the kernel datapath a packet on its way into a tunnel already shows the outer link, where
     /// a gateway's own masquerading rule waits for it. Hence "keep" and not "return", on edges too.
     fn source(&mut self, family: Family) {
-        use Match::{DestinationIn, NotTo, SourceIn, SourceLocal, Translated};
+        #[cfg(feature = "services")]
+        use Match::NotTo;
+        use Match::{DestinationIn, SourceIn, SourceLocal, Translated};
         use Set::{Local, LocalNodes, Remote, RemoteNodes};
         let config = self.node.config;
-        let services = self.node.serves();
         let mut rules: Vec<(Vec<Match>, Verdict)> = Vec::new();
-        if services {
+        #[cfg(feature = "services")]
+        if self.node.serves() {
             rules.extend(self.hairpin(family));
         }
         if config.role == Role::Edge {
@@ -211,9 +216,13 @@ impl Builder<'_> {
             None => rules.push((vec![DestinationIn(Remote), Translated], Verdict::Masquerade)),
         }
         rules.push((vec![DestinationIn(Remote)], Verdict::Keep));
-        if services {
+        #[cfg(feature = "services")]
+        if self.node.serves() {
             // The host chose its source by the route to the cluster IP; the endpoint may be behind another link.
             rules.push((vec![NotTo("lo"), SourceLocal, Translated], Verdict::Masquerade));
+            // A pod of this node sees who called. Any other endpoint would answer strangers past this node.
+            rules.push((vec![Match::Called, DestinationIn(Local)], Verdict::Keep));
+            rules.push((vec![Match::Called], Verdict::Masquerade));
         }
         if config.role == Role::Edge {
             rules.push((vec![SourceIn(Local)], Verdict::Masquerade));
@@ -225,17 +234,14 @@ impl Builder<'_> {
 
     /// A pod that calls itself by a Service must see somebody else as its client, or it would answer itself directly.
     /// Without the bridge's packets in the firewall that is so for every pod of this node.
+    #[cfg(feature = "services")]
     fn hairpin(&self, family: Family) -> Vec<(Vec<Match>, Verdict)> {
         let own = self.node.config.pod_cidrs.iter().copied().filter(|net| Family::from(*net) == family);
-        if !self.node.facts.bridge_netfilter {
-            let translated = |net| vec![Match::Source(net), Match::Destination(net), Match::Translated];
-            return own.map(|net| (translated(net), Verdict::Masquerade)).collect();
+        if self.node.facts.bridge_netfilter {
+            return own.take(1).map(|_| (vec![Match::Itself], Verdict::Masquerade)).collect();
         }
-        let own: Vec<IpNet> = own.collect();
-        let pods = services::addresses(&self.out.services).into_iter();
-        pods.filter(|pod| own.iter().any(|net| net.contains(pod)))
-            .map(|pod| (vec![Match::Source(pod.into()), Match::Destination(pod.into())], Verdict::Masquerade))
-            .collect()
+        let translated = |net| vec![Match::Source(net), Match::Destination(net), Match::Translated];
+        own.map(|net| (translated(net), Verdict::Masquerade)).collect()
     }
 
     fn rule<const N: usize>(&mut self, chain: Chain, matches: [Match; N], verdict: Verdict) {

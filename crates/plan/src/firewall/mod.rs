@@ -3,17 +3,23 @@
 //! A rule is there once, whichever backend writes it. Its family is that of its addresses; without any it is for both.
 
 mod build;
-mod services;
+#[cfg(feature = "services")]
+mod serving;
+#[cfg(feature = "services")]
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use selvedge_model::{Balance, Protocol};
 
 use crate::facts::Family;
 
 pub(crate) use build::ruleset;
+#[cfg(feature = "services")]
+pub use serving::{Backend, Called, Flow, Frontend, Group, Serving, Target, Way, Why};
+#[cfg(feature = "services")]
+pub(crate) use slots::{owners, turns};
 
 /// All that a node's firewall should do for us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,10 +30,12 @@ pub struct Ruleset {
     pub sets: BTreeMap<(Set, Family), BTreeSet<IpNet>>,
     /// Rules of each chain, in order.
     pub chains: BTreeMap<Chain, Vec<Rule>>,
-    /// Services by what clients call.
-    pub services: BTreeMap<Frontend, Service>,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
+    /// Pod networks this node speaks for, where there are no sets.
+    #[cfg(feature = "services")]
+    pub pods: BTreeSet<IpNet>,
+    /// Services, if this node serves them.
+    #[cfg(feature = "services")]
+    pub serving: Option<Serving>,
 }
 
 /// A named set of networks.
@@ -108,6 +116,12 @@ pub enum Match {
     Established,
     /// Of a connection whose destination was translated.
     Translated,
+    /// Source and destination are the same endpoint on this node.
+    #[cfg(feature = "services")]
+    Itself,
+    /// Of a call from outside that was translated here.
+    #[cfg(feature = "services")]
+    Called,
 }
 
 /// What happens to a packet.
@@ -132,26 +146,6 @@ pub enum Verdict {
     Clamp,
 }
 
-/// What the clients of a Service call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Frontend {
-    /// Cluster IP.
-    pub address: IpAddr,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Port.
-    pub port: u16,
-}
-
-/// Who answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// `namespace/name:port` for the reader of the rules, of plain characters only.
-    pub name: String,
-    /// Endpoints in use here; none: clients are refused.
-    pub endpoints: Vec<SocketAddr>,
-}
-
 impl Ruleset {
     /// The same without sets, for systems that have none: a rule is there once for every network, or pair of networks,
     /// of the sets it named. Right for the few networks of an edge; long for a connector.
@@ -161,8 +155,10 @@ impl Ruleset {
             ipv6: self.ipv6,
             sets: BTreeMap::new(),
             chains: self.chains.iter().map(|(chain, rules)| (*chain, spelt(rules))).collect(),
-            services: self.services.clone(),
-            balance: self.balance,
+            #[cfg(feature = "services")]
+            pods: self.pods.clone(),
+            #[cfg(feature = "services")]
+            serving: self.serving.clone(),
         }
     }
 
@@ -217,21 +213,16 @@ impl Rule {
     }
 }
 
-impl Frontend {
-    pub(crate) fn family(&self) -> Family {
-        self.address.into()
-    }
-
-    pub(crate) fn protocol_name(&self) -> &'static str {
-        match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
+/// FNV-1a, 64 bits: the same on every machine and in every release.
+#[cfg(feature = "services")]
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    hash_on(FNV_START, bytes)
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every release.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+/// Where FNV-1a begins.
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The hash of what was hashed before and `bytes` behind it.
+pub(crate) fn hash_on(before: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(before, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -57,7 +57,7 @@ fn table_update(saved: &Saved<'_>, wanted: &Table) -> String {
     let (mut declared, mut filled, mut moved, mut deleted) =
         (String::new(), String::new(), String::new(), String::new());
     for (name, rules) in &wanted.chains {
-        if !saved.chains.get(name.as_str()).is_some_and(|found| same(found, rules)) {
+        if !saved.chains.get(name.as_str()).is_some_and(|found| is_right(name, found, rules)) {
             let _ = writeln!(declared, ":{name} - [0:0]");
             for rule in rules {
                 let _ = writeln!(filled, "-A {name} {rule}");
@@ -99,8 +99,44 @@ fn jumps_to_us(rule: &str) -> bool {
     words.windows(2).any(|pair| matches!(pair[0], "-j" | "-g") && pair[1].starts_with(PREFIX))
 }
 
+#[cfg(not(feature = "services"))]
+fn is_right(_: &str, found: &[&str], wanted: &[String]) -> bool {
+    same(found, wanted)
+}
+
+/// Where order means nothing, what was added later came first.
+#[cfg(feature = "services")]
+fn is_right(chain: &str, found: &[&str], wanted: &[String]) -> bool {
+    if !super::services::UNORDERED.contains(&chain) {
+        return same(found, wanted);
+    }
+    let (mut found, mut wanted) = (found.to_vec(), Vec::from_iter(wanted.iter().map(String::as_str)));
+    found.sort_unstable();
+    wanted.sort_unstable();
+    found == wanted
+}
+
 fn same(found: &[&str], wanted: &[String]) -> bool {
-    found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| *a == b || same_but_rounded(a, b))
+    found.len() == wanted.len()
+        && found.iter().zip(wanted).all(|(a, b)| a == b || same_but_rounded(a, b) || same_but_masked(a, b))
+}
+
+#[cfg(not(feature = "services"))]
+fn same_but_masked(_: &str, _: &str) -> bool {
+    false
+}
+
+/// The match `cluster` is saved with a mask, and in another order than it was written.
+#[cfg(feature = "services")]
+fn same_but_masked(found: &str, wanted: &str) -> bool {
+    let written = || {
+        let (before, rest) = found.split_once("--cluster-local-nodemask 0x")?;
+        let (mask, rest) = rest.split_once(" --cluster-total-nodes ")?;
+        let (total, after) = rest.split_once(' ')?;
+        let number = u32::from_str_radix(mask, 16).ok().filter(|mask| mask.is_power_of_two())?.trailing_zeros() + 1;
+        Some(format!("{before}--cluster-total-nodes {total} --cluster-local-node {number} {after}"))
+    };
+    written().is_some_and(|written| written == wanted)
 }
 
 /// Kernels keep a probability in 31 bits, and the flavours of iptables print the rest differently.

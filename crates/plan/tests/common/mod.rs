@@ -66,6 +66,50 @@ pub const CLOUD: &str = r#"{
   ]
 }"#;
 
+/// Services of every kind, as an edge that is called `edge-1`, in zone `shop`, knows them.
+pub const ALL_KINDS: &str = r#"[
+  {"namespace": "a", "name": "alias", "clusterIps": [], "ports": [], "externalName": "example.org"},
+  {"namespace": "a", "name": "db", "clusterIps": [], "ports": [{"protocol": "tcp", "port": 5432, "endpoints": [
+    {"address": "10.234.1.9", "port": 5432, "node": "edge-1"}]}]},
+  {"namespace": "a", "name": "elsewhere", "clusterIps": ["10.96.1.1"], "otherProxy": true, "ports": [
+    {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.1.9", "port": 80}]}]},
+  {"namespace": "a", "name": "front", "clusterIps": ["10.96.1.2", "fd00:96::102"], "externalIps": ["192.0.2.80"],
+   "loadBalancerIps": ["192.0.2.81", "2001:db8::81"], "loadBalancerSources": ["198.51.100.0/24"], "ports": [
+    {"name": "http", "protocol": "tcp", "port": 80, "nodePort": 30080, "endpoints": [
+      {"address": "10.234.1.5", "port": 8080, "node": "edge-1"}, {"address": "10.244.1.77", "port": 8080, "node": "cloud-1"}]}],
+   "distribution": "any"},
+  {"namespace": "a", "name": "hashed", "clusterIps": ["10.96.1.3"], "balance": "sourceHash", "ports": [
+    {"protocol": "udp", "port": 53, "endpoints": [{"address": "10.244.1.1", "port": 53},
+      {"address": "10.244.1.2", "port": 53}, {"address": "10.244.1.3", "port": 53}]}]},
+  {"namespace": "a", "name": "inside", "clusterIps": ["10.96.1.4"], "internalLocal": true, "ports": [
+    {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.1.1", "port": 80, "node": "cloud-1"}]}]},
+  {"namespace": "a", "name": "kept", "clusterIps": ["10.96.1.5", "fd00:96::105"], "affinity": 600, "ports": [
+    {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.1.1", "port": 80},
+      {"address": "10.244.1.2", "port": 80}, {"address": "fd00:244:0:1::1", "port": 80}]}]},
+  {"namespace": "a", "name": "none", "clusterIps": ["10.96.1.6", "fd00:96::106"], "externalIps": ["192.0.2.82"], "ports": [
+    {"protocol": "sctp", "port": 80, "nodePort": 30081}]},
+  {"namespace": "a", "name": "outside", "clusterIps": ["10.96.1.7", "fd00:96::107"], "externalIps": ["192.0.2.83"],
+   "externalLocal": true, "balance": "roundRobin", "ports": [
+    {"protocol": "tcp", "port": 80, "nodePort": 30082, "endpoints": [
+      {"address": "10.244.1.1", "port": 80, "node": "cloud-1", "weight": 2}, {"address": "10.244.1.2", "port": 80, "node": "cloud-1"},
+      {"address": "fd00:244:0:1::1", "port": 80, "node": "cloud-1"}]},
+    {"protocol": "sctp", "port": 80, "nodePort": 30082, "endpoints": [
+      {"address": "10.234.1.5", "port": 80, "node": "edge-1"}, {"address": "10.244.1.2", "port": 80, "node": "cloud-1", "zone": "shop"}]}]},
+  {"namespace": "a", "name": "zoned", "clusterIps": ["10.96.1.8"], "ports": [
+    {"protocol": "tcp", "port": 80, "endpoints": [
+      {"address": "10.244.1.1", "port": 80, "node": "cloud-1"}, {"address": "10.244.1.2", "port": 80, "node": "cloud-2", "zone": "shop"}]}]}
+]"#;
+
+/// `edge-1` with these Services and no others.
+pub fn with_services(list: &str) -> NodeConfig {
+    let mut text = EDGE.to_owned();
+    let (start, end) = (text.find(r#""list": ["#).unwrap() + 8, text.find("]},\n  \"cni\"").unwrap() + 1);
+    text.replace_range(start..end, list);
+    let mut config = config(&text);
+    config.services.zone = "shop".into();
+    config
+}
+
 pub fn config(text: &str) -> NodeConfig {
     NodeConfig::parse(text).unwrap()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_linux::{file, sysctl};
 use selvedge_model::{FirewallBackend, NodeConfig};
+use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
 use selvedge_tunnel::Tunnels;
 use selvedge_tunnel::keeper::Mode;
@@ -11,6 +12,8 @@ use selvedge_tunnel::keeper::Mode;
 use super::Node;
 use crate::error::Context as _;
 use crate::firewall::Firewall;
+#[cfg(feature = "services")]
+use crate::rules::Rules;
 use crate::{Error, Result, kernel};
 
 impl Node {
@@ -45,23 +48,12 @@ impl Node {
                 }
             }
         }
+        self.write_rules(plan.ruleset, problems);
         #[cfg(feature = "dns")]
         {
             let known = self.knows_services(config);
             if let Err(error) = self.names.apply(config, &plan.dns, known) {
                 problems.push(error.to_string());
-            }
-        }
-        let changed = self.written.as_ref() != Some(&plan.ruleset);
-        if let Some((_, firewall)) = self.firewall.as_ref().filter(|_| changed) {
-            match firewall.apply(&plan.ruleset) {
-                Ok(changed) => {
-                    if changed {
-                        log::debug!("{} rules written", firewall.name());
-                    }
-                    self.written = Some(plan.ruleset);
-                }
-                Err(error) => problems.push(error.to_string()),
             }
         }
         if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
@@ -73,6 +65,33 @@ impl Node {
                 Ok(false) => {}
                 Err(error) => problems.push(error.to_string()),
             }
+        }
+    }
+
+    #[cfg(feature = "services")]
+    fn write_rules(&mut self, ruleset: Ruleset, problems: &mut Vec<String>) {
+        let Some((_, firewall)) = &self.firewall else { return };
+        let local = self.kernel.addresses().into_iter().map(|(_, net)| net.addr()).collect();
+        match self.rules.bring(firewall, ruleset, &local) {
+            Ok(changed) if changed => log::debug!("{} rules written", firewall.name()),
+            Ok(_) => {}
+            Err(error) => problems.push(error.to_string()),
+        }
+        self.notes.extend(self.rules.notes());
+    }
+
+    #[cfg(not(feature = "services"))]
+    fn write_rules(&mut self, ruleset: Ruleset, problems: &mut Vec<String>) {
+        let changed = self.written.as_ref() != Some(&ruleset);
+        let Some((_, firewall)) = self.firewall.as_ref().filter(|_| changed) else { return };
+        match firewall.apply(None, &ruleset) {
+            Ok(changed) => {
+                if changed {
+                    log::debug!("{} rules written", firewall.name());
+                }
+                self.written = Some(ruleset);
+            }
+            Err(error) => problems.push(error.to_string()),
         }
     }
 
@@ -88,8 +107,31 @@ impl Node {
         chosen.remove_others().context(|| "remove the rules of the other backend".to_owned())?;
         self.forward_drop = Firewall::forward_drop();
         self.firewall = Some((wanted, chosen));
-        self.written = None;
+        self.forget_rules();
         Ok(())
+    }
+
+    #[cfg(feature = "services")]
+    fn forget_rules(&mut self) {
+        self.rules = Rules::default();
+    }
+
+    #[cfg(not(feature = "services"))]
+    fn forget_rules(&mut self) {
+        self.written = None;
+    }
+
+    /// Others tell nobody what they do to the firewall.
+    #[cfg(feature = "services")]
+    pub(super) fn doubt_rules(&mut self) {
+        if let Some((_, firewall)) = &self.firewall {
+            self.rules.doubt(firewall);
+        }
+    }
+
+    #[cfg(not(feature = "services"))]
+    pub(super) fn doubt_rules(&mut self) {
+        self.written = None;
     }
 
     fn facts(&mut self, config: &NodeConfig) -> Facts {

@@ -216,7 +216,7 @@ fn edgemesh(end: &End, program: &Path, cluster: &Cluster) -> Result<Daemon> {
         "modules": {
             "edgeDNS": {"enable": false},
             "edgeProxy": {"enable": true},
-            "edgeTunnel": {"enable": true, "listenInterfaces": ["eth0"], "psk": {"enable": true, "path": psk}},
+            "edgeTunnel": {"enable": true, "listenInterfaces": "eth0", "psk": {"enable": true, "path": psk}},
         },
     });
     let path = write(end, "edgemesh.yaml", &config)?;
