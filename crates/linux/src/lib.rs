@@ -29,6 +29,7 @@ pub mod seqpacket;
 mod sockaddr;
 mod sys;
 pub mod sysctl;
+pub mod tcp;
 pub mod timer;
 pub mod tun;
 mod udp;

@@ -8,12 +8,14 @@
 
 mod config;
 mod decode;
+mod dns;
 mod reader;
 mod services;
 mod syntax;
 mod validate;
 
 pub use config::{Cni, DatapathMode, FirewallBackend, LocalSide, NodeConfig, Peer, Role, Via};
+pub use dns::{Dns, Stub, dns_server, is_domain};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;
 pub use services::{

@@ -131,6 +131,8 @@ impl Hook {
             #[cfg(feature = "services")]
             Hook::WatchArriving => ("watched-arriving", "filter hook input priority -2"),
             Hook::Of(Chain::Arrival) => ("arriving", "filter hook prerouting priority -301"),
+            #[cfg(feature = "dns")]
+            Hook::Of(Chain::Departure) => ("leaving", "filter hook output priority -301"),
             Hook::Of(Chain::Clamp) => ("clamped", "filter hook forward priority -151"),
             Hook::Of(Chain::Input) => ("incoming", "filter hook input priority -1"),
             Hook::Of(Chain::Forward) => ("forwarded", "filter hook forward priority -1"),
@@ -164,6 +166,8 @@ fn line(chain: Chain, rule: &Rule) -> String {
         Match::NotTo(link) => format!("oifname != \"{link}\""),
         Match::Esp => "meta l4proto esp".into(),
         Match::UdpPort(port) => format!("udp dport {port}"),
+        #[cfg(feature = "dns")]
+        Match::FromUdpPort(port) => format!("udp sport {port}"),
         Match::TcpSyn => "tcp flags & (syn | rst) == syn".into(),
         Match::Established => "ct state established,related".into(),
         Match::Translated => "ct status dnat".into(),
@@ -175,6 +179,8 @@ fn line(chain: Chain, rule: &Rule) -> String {
     words.push(match rule.verdict {
         Verdict::Accept if chain == Chain::Forward => format!("meta mark set meta mark | {ACCEPTED_MARK:#x} accept"),
         Verdict::Accept => "accept".into(),
+        #[cfg(feature = "dns")]
+        Verdict::Untracked => "notrack".into(),
         Verdict::Drop => "counter drop".into(),
         Verdict::Return => "return".into(),
         Verdict::Keep => format!("snat {ip} to {ip} saddr"),

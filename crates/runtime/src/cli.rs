@@ -1,5 +1,8 @@
 //! The verbs that agent and connector share.
 
+#[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+mod words;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -26,6 +29,24 @@ pub enum Command {
         options: Options,
         /// One JSON document instead of text.
         json: bool,
+    },
+    /// Show whom the DNS server asks, and how often it does.
+    #[cfg(feature = "dns")]
+    StatusDns {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Ask the running DNS server for a name.
+    #[cfg(feature = "dns")]
+    Query {
+        /// Where it runs.
+        options: Options,
+        /// The name.
+        name: String,
+        /// The type of records, `A` if none is said.
+        kind: String,
     },
     /// Say what is wrong on this node and what helps.
     Doctor {
@@ -99,6 +120,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "enroll" => {}
         #[cfg(feature = "socks")]
         "connect" | "ssh-config" => {}
+        #[cfg(feature = "dns")]
+        "dns" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -108,11 +131,9 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     let mut options = Options::new(program.folder, program.cni_dir);
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
-    #[cfg(feature = "socks")]
+    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
     let mut words: Vec<String> = Vec::new();
     let mut json = false;
-    #[cfg(feature = "services")]
-    let mut services = false;
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
     let wrong = |e: lexopt::Error| Error::new(format!("{verb}: {e}; {} --help shows the options", program.name));
@@ -166,12 +187,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("socks-users") if verb == "run" => {
                 options.socks_users = Some(parser.value().map_err(wrong)?.into());
             }
-            #[cfg(feature = "socks")]
-            Value(value) if verb == "connect" && words.len() < 2 => words.push(value.string().map_err(wrong)?),
-            #[cfg(feature = "socks")]
-            Value(value) if verb == "ssh-config" && words.is_empty() => words.push(value.string().map_err(wrong)?),
-            #[cfg(feature = "services")]
-            Value(value) if verb == "status" && value == "services" => services = true,
+            #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+            Value(value) if words.len() < words::most(&verb) => words.push(value.string().map_err(wrong)?),
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
@@ -180,10 +197,12 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     if options.socks.is_some() != options.socks_users.is_some() {
         return Err(Error::new("--socks and --socks-users are of use only together"));
     }
+    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+    if let Some(command) = words::command(&verb, &words, &options, json, program)? {
+        return Ok(command);
+    }
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
-        #[cfg(feature = "services")]
-        "status" if services => Command::StatusServices { options, json },
         "status" => Command::Status { options, json },
         "doctor" => Command::Doctor { options, json },
         "clean" => Command::Clean(options),
@@ -192,16 +211,14 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Some(token) => Command::Enroll { options, token },
             None => return Err(Error::new(format!("enroll: needs a token; {} --help shows how", program.name))),
         },
-        #[cfg(feature = "socks")]
-        "connect" => match <[String; 2]>::try_from(words).ok().and_then(|[h, port]| Some((h, port.parse().ok()?))) {
-            Some((host, port)) => Command::Connect { options, host, port },
-            None => return Err(Error::new(format!("connect: needs HOST PORT; {} --help shows how", program.name))),
-        },
-        #[cfg(feature = "socks")]
-        "ssh-config" => Command::SshConfig { options, node: words.pop() },
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
+
+#[cfg(feature = "dns")]
+const DNS_HELP: &str = "  status dns [--json]  the DNS server: its names, whom it asks, what it answered from where
+  dns query NAME [TYPE]  ask it as a pod would, and see where the answer is from; ends with 0 if there is one
+";
 
 #[cfg(feature = "api")]
 const ENROLL_HELP: &str =
@@ -260,6 +277,8 @@ fn help(program: &Program) -> String {
     let doctor = doctor.to_owned() + ENROLL_HELP;
     #[cfg(feature = "socks")]
     let doctor = doctor.to_owned() + SOCKS_VERBS;
+    #[cfg(feature = "dns")]
+    let doctor = DNS_HELP.to_owned() + &doctor;
     format!(
         "{name} {version}: {summary}
 

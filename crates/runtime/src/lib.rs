@@ -4,6 +4,8 @@
 mod clean;
 pub mod cli;
 mod clock;
+#[cfg(feature = "dns")]
+mod dns;
 mod doctor;
 mod error;
 mod firewall;
@@ -75,6 +77,23 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             }
             let status = miniserde::json::from_str(&text);
             print(&served::human(&status.context(|| "the running program is of another version".to_owned())?))
+        }
+        #[cfg(feature = "dns")]
+        Command::Query { options, name, kind } => {
+            let status = read_status(&ask(&options, program, "status")?)?.dns;
+            let status =
+                status.ok_or_else(|| Error::new("this node answers no DNS: its configuration has no `dns`"))?;
+            let (text, found) = dns::ask(&status, &name, &kind)?;
+            print(&text)?;
+            return Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        #[cfg(feature = "dns")]
+        Command::StatusDns { options, json } => {
+            let status = read_status(&ask(&options, program, "status")?)?.dns;
+            if json {
+                return print(&format!("{}\n", miniserde::json::to_string(&status))).map(|()| ExitCode::SUCCESS);
+            }
+            print(&view::dns(status.as_ref()))
         }
         Command::Status { options, json } => {
             let text = ask(&options, program, "status")?;

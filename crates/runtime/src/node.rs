@@ -18,6 +18,8 @@ use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
 
 use crate::clock::Calendar;
+#[cfg(feature = "dns")]
+use crate::dns::Names;
 use crate::doctor;
 use crate::error::Context as _;
 use crate::firewall::{Firewall, Tools};
@@ -48,6 +50,8 @@ pub(crate) struct Node {
     /// What this program may still do, in words.
     pub(crate) confinement: String,
     kernel: Kernel,
+    #[cfg(feature = "dns")]
+    pub(crate) names: Names,
     /// Found out when tunnels were started first, and again as long as they cannot be.
     abilities: Option<doctor::Kernel>,
     firewall: Option<(FirewallBackend, Firewall)>,
@@ -103,6 +107,8 @@ impl Node {
             options,
             program,
             confinement,
+            #[cfg(feature = "dns")]
+            names: Names::default(),
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
             abilities: None,
             firewall: None,
@@ -349,6 +355,16 @@ impl Node {
         self.problems = problems;
     }
 
+    /// Whether the Services of the configuration in force are those of the cluster.
+    #[cfg(feature = "dns")]
+    fn knows_services(&self, config: &NodeConfig) -> bool {
+        #[cfg(feature = "api")]
+        if services::wants(config) {
+            return self.desk.view(|view| view.is_known());
+        }
+        true
+    }
+
     /// Ends the tunnels in good order, so that the peers know.
     pub(crate) fn shutdown(&mut self, now: Now) {
         if let Some(tunnels) = self.tunnels.take() {
@@ -406,6 +422,8 @@ impl Node {
         #[cfg(feature = "services")]
         self.watch.handle_services(now.mono, &loaded.config);
         self.loaded = Some(loaded);
+        #[cfg(feature = "dns")]
+        self.names.services_changed();
         self.start_tunnels(now);
         self.dirty = true;
     }

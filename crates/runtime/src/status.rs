@@ -25,6 +25,9 @@ pub struct Status {
     /// The API that is asked, if any is.
     #[cfg(feature = "api")]
     pub source: Option<SourceStatus>,
+    /// The DNS server, where there is one.
+    #[cfg(feature = "dns")]
+    pub dns: Option<DnsStatus>,
     /// What time it is.
     pub clock: ClockStatus,
     /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
@@ -75,6 +78,55 @@ pub struct SourceStatus {
     pub read_seconds_ago: Option<u64>,
     /// What cannot be read, and why.
     pub errors: Vec<String>,
+}
+
+/// The DNS server.
+#[cfg(feature = "dns")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Where it answers, on port 53.
+    pub addresses: Vec<String>,
+    /// Domain of the cluster.
+    pub zone: String,
+    /// Services that have names; absent as long as they are not known.
+    pub services: Option<u64>,
+    /// Whom it asks.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Questions.
+    pub questions: u64,
+    /// Answered from the Services.
+    pub cluster: u64,
+    /// Answered from what was kept.
+    pub cached: u64,
+    /// Asked an upstream.
+    pub forwarded: u64,
+    /// Answered with what was kept beyond its time, for nobody else answered.
+    pub stale: u64,
+    /// Not answered, for nobody answered.
+    pub failed: u64,
+    /// Answers that were refused because they lead into the cluster's networks.
+    pub rebound: u64,
+    /// Answers that are kept.
+    pub kept: u64,
+    /// What does not work.
+    pub notes: Vec<String>,
+}
+
+/// A server that is asked for names outside the cluster.
+#[cfg(feature = "dns")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Address and port.
+    pub address: String,
+    /// `unknown`, `up`, `down`, or `loop`: it asks this server what it is asked.
+    pub state: String,
+    /// Round trip in milliseconds; absent before it answered.
+    #[serde(rename = "rttMs")]
+    pub rtt_ms: Option<u64>,
+    /// Questions sent to it.
+    pub asked: u64,
+    /// Answers it gave.
+    pub answered: u64,
 }
 
 /// The calendar as the program goes by it.

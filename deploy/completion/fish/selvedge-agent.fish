@@ -1,8 +1,9 @@
 # fish completion of selvedge-agent
-set -l verbs run status doctor check clean enroll connect ssh-config
+set -l verbs run status dns doctor check clean enroll connect ssh-config
 complete -c selvedge-agent -f
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a run -d 'run in the foreground'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a status -d 'what the running program does'
+complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a dns -d 'ask the DNS server of this node'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a doctor -d 'what is wrong on this node and what helps'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a check -d 'say what is wrong with a configuration'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a clean -d 'remove everything it ever made'
@@ -28,4 +29,6 @@ complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l socks -x -d '
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l socks-users -rF -d 'who may use it'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l metered -d 'keep tunnels as quiet as they can'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from status doctor' -l json -d 'one JSON document'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a dns -d 'names, and whom it asks'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from dns' -a query -d 'ask for a name'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from check' -F

@@ -10,6 +10,7 @@ mod flash;
 mod health;
 mod leaks;
 mod membership;
+mod names;
 mod noise;
 mod privilege;
 mod restart;
@@ -51,6 +52,7 @@ const ALL: &[Scenario] = &[
     Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
     Scenario { name: "health", what: "endpoints die and come back, without the cloud", run: health::run },
     Scenario { name: "ssh", what: "SOCKS5 and ssh to other nodes", run: ssh::run },
+    Scenario { name: "names", what: "the node answers DNS", run: names::run },
     Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];

@@ -67,6 +67,9 @@ pub enum Set {
 pub enum Chain {
     /// Every arriving packet, before connection tracking.
     Arrival,
+    /// Every packet of this host, before connection tracking.
+    #[cfg(feature = "dns")]
+    Departure,
     /// TCP options of forwarded packets.
     Clamp,
     /// Packets for this host.
@@ -111,6 +114,9 @@ pub enum Match {
     Esp,
     /// UDP to this port.
     UdpPort(u16),
+    /// UDP from this port.
+    #[cfg(feature = "dns")]
+    FromUdpPort(u16),
     /// First packet of a TCP connection, in either direction.
     TcpSyn,
     /// Of a known connection.
@@ -130,6 +136,9 @@ pub enum Match {
 pub enum Verdict {
     /// It passes.
     Accept,
+    /// Its connection is not tracked.
+    #[cfg(feature = "dns")]
+    Untracked,
     /// It is counted and dropped.
     Drop,
     /// Others decide.

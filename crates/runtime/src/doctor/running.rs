@@ -64,6 +64,8 @@ pub(super) fn findings(
     let Some(status) = status else { return Ok(out) };
     #[cfg(feature = "api")]
     out.extend(status.source.as_ref().map(super::api::findings).unwrap_or_default());
+    #[cfg(feature = "dns")]
+    out.extend(status.dns.as_ref().map(super::names::findings).unwrap_or_default());
     for problem in &status.problems {
         out.push(Finding::new(Level::Fail, "problem", problem.clone()));
     }

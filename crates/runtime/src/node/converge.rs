@@ -55,6 +55,13 @@ impl Node {
             }
         }
         self.write_rules(plan.ruleset, problems);
+        #[cfg(feature = "dns")]
+        {
+            let known = self.knows_services(config);
+            if let Err(error) = self.names.apply(config, &plan.dns, known) {
+                problems.push(error.to_string());
+            }
+        }
         if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
             let written = std::fs::create_dir_all(dir).context(|| format!("create {}", dir.display())).and_then(|()| {
                 file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone())

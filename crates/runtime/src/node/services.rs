@@ -41,7 +41,8 @@ impl Timing {
 
 /// Whether the configuration leaves it to this node to read Services.
 pub(super) fn wants(config: &NodeConfig) -> bool {
-    config.services.source == ServiceSource::Api && config.services.mode != ServiceMode::Off
+    let names = cfg!(feature = "dns") && config.dns.is_some();
+    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names)
 }
 
 impl Node {
@@ -97,6 +98,8 @@ impl Node {
             #[cfg(feature = "services")]
             self.watch.handle_services(now.mono, &loaded.config);
             self.dirty = true;
+            #[cfg(feature = "dns")]
+            self.names.services_changed();
         }
     }
 
