@@ -17,7 +17,9 @@ const FILES: &str = "target/arch";
 const PROGRAMS: &str = "target/cross";
 /// The guest's end of a cable, here.
 const TAP: &str = "guest";
-const OURS: [&str; 4] = ["selvedge-lab", "selvedge-agent", "selvedge-connector", "selvedge-operator"];
+const EDGE: [&str; 2] = ["selvedge-lab", "selvedge-agent"];
+/// What runs elsewhere if the guest is an edge on a wire.
+const CLOUD: [&str; 2] = ["selvedge-connector", "selvedge-operator"];
 const IPTABLES: [&str; 6] =
     ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
 
@@ -93,7 +95,7 @@ fn write_root(
         archive.link(&format!("usr/local/sbin/{name}"), &format!("/usr/sbin/{multi}"))?;
     }
     let programs = folder("SELVEDGE_CROSS_DIR", PROGRAMS).join(arch.target());
-    for name in OURS {
+    for name in EDGE.iter().chain(wire.is_none().then_some(&CLOUD).into_iter().flatten()) {
         let path = programs.join(name);
         let program = std::fs::read(&path)
             .with_context(|| format!("{}: cross/build {} -p {name}", path.display(), arch.target()))?;
