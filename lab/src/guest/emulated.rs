@@ -20,6 +20,7 @@ const TAP: &str = "guest";
 const EDGE: [&str; 2] = ["selvedge-lab", "selvedge-agent"];
 /// What runs elsewhere if the guest is an edge on a wire.
 const CLOUD: [&str; 2] = ["selvedge-connector", "selvedge-operator"];
+const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const IPTABLES: [&str; 6] =
     ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
 
@@ -89,7 +90,7 @@ fn write_root(
     for applet in ["sh", "date"] {
         archive.link(&format!("bin/{applet}"), "busybox")?;
     }
-    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.file("etc/passwd", 0o644, USERS)?;
     let multi = if options.iptables == Flavour::Nft { "xtables-nft-multi" } else { "xtables-legacy-multi" };
     for name in IPTABLES {
         archive.link(&format!("usr/local/sbin/{name}"), &format!("/usr/sbin/{multi}"))?;
