@@ -317,6 +317,12 @@ fn faked_clock(file: &Path) -> Vec<OsString> {
     words
 }
 
+/// Whether a library can be put before what a program calls: not if it is static.
+pub fn takes_libraries(program: &str) -> Result<bool> {
+    const LIBC: &[u8] = b"libc.so.6\0";
+    Ok(std::fs::read(find(program)?)?.windows(LIBC.len()).any(|bytes| bytes == LIBC))
+}
+
 /// A copy of the program where every user can start it.
 fn reachable(dir: &Path, program: &str) -> Result<PathBuf> {
     let copy = dir.join("bin").join(program);
