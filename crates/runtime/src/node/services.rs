@@ -13,8 +13,9 @@ use crate::source;
 /// Changes of Services come together: those of one kind after those of the other.
 const SETTLE: Duration = Duration::from_millis(10);
 
-/// The shortest pause between two changes that are applied, and how many times as long as applying took.
+/// Applying takes no more than a tenth of the time; a half, where even that would be a long wait.
 const PAUSE: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_millis(500);
 const SHARE: u32 = 9;
 
 /// How often they are kept where a boot finds them.
@@ -46,7 +47,7 @@ pub(super) fn wants(config: &NodeConfig) -> bool {
 }
 
 impl Node {
-    /// Something lies on the desk. However much changes, applying it takes no more than a tenth of the time.
+    /// Something lies on the desk. However much changes, other work goes on.
     pub(crate) fn handle_desk(&mut self, now: Now) {
         if self.desk.take_view_news() && self.view.view_at.is_none() {
             self.view.view_at = Some((now.mono + SETTLE).max(self.view.not_before));
@@ -68,7 +69,7 @@ impl Node {
         let Some(since) = self.view.applying.take() else { return };
         let took = since.elapsed();
         log::debug!("Services applied in {} ms", took.as_millis());
-        self.view.not_before = now.mono + took + (took * SHARE).max(PAUSE);
+        self.view.not_before = now.mono + took + (took * SHARE).clamp(PAUSE, LONG.max(took));
         if self.reads_services() && self.keep_services_in(&self.options.run_dir) {
             let next = self.view.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono);
             self.view.keep_at = self.view.keep_at.or(Some(next));
