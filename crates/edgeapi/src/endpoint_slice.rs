@@ -102,7 +102,10 @@ impl Object for EndpointSlice {
                 endpoints.extend(raw.narrow(i)?);
             }
         }
-        let ports = raw.ports.unwrap_or_default().into_iter().filter_map(RawPort::narrow).collect();
+        let mut ports = Vec::from_iter(raw.ports.unwrap_or_default().into_iter().filter_map(RawPort::narrow));
+        // There are thousands of them, and they stay.
+        endpoints.shrink_to_fit();
+        ports.shrink_to_fit();
         Ok((meta, Some(EndpointSlice { service, endpoints, ports })))
     }
 
@@ -146,8 +149,9 @@ impl RawEndpoint {
         if !(ready || serving == Some(true) && terminating == Some(true)) {
             return Ok(None);
         }
-        let mut addresses = Vec::new();
-        for (j, text) in self.addresses.unwrap_or_default().iter().enumerate() {
+        let texts = self.addresses.unwrap_or_default();
+        let mut addresses = Vec::with_capacity(texts.len());
+        for (j, text) in texts.iter().enumerate() {
             addresses.push(address(text, || format!("endpoints[{i}].addresses[{j}]"))?);
         }
         let plain = |text: Option<String>| text.filter(|text| is_plain(text)).unwrap_or_default();

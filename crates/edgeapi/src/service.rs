@@ -145,6 +145,9 @@ impl Object for Service {
         for (i, raw) in spec.ports.unwrap_or_default().into_iter().enumerate() {
             service.port(i, raw);
         }
+        // There are thousands of them, and they stay.
+        service.spec.ports.shrink_to_fit();
+        service.spec.cluster_ips.shrink_to_fit();
         service.spec.publish_not_ready = spec.publish_not_ready == Some(true);
         service.annotations(&annotations, &labels, spec.distribution.as_deref());
         if service.spec.cluster_ips.is_empty() {

@@ -113,6 +113,7 @@ fn endpoints(
     endpoints
         .sort_by(|a, b| (a.address, a.port, a.terminating, &b.node).cmp(&(b.address, b.port, b.terminating, &a.node)));
     endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
+    endpoints.shrink_to_fit();
     endpoints
 }
 
