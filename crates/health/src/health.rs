@@ -10,6 +10,9 @@ use crate::{Answer, Probe, State, Target, Terms};
 /// Endpoints remembered at once: those asked as a matter of routine, and those of which something bad is known.
 pub const MAX_ENDPOINTS: usize = 1024;
 
+/// Of these, the last ones are for those in trouble.
+const MAX_ROUTINE: usize = MAX_ENDPOINTS / 4 * 3;
+
 /// Questions without an answer yet.
 const MAX_FLIGHTS: usize = 32;
 
@@ -84,7 +87,7 @@ impl Health {
         for (target, terms) in all {
             let (random, view) = (self.random(), self.view);
             if terms.always && !terms.costly {
-                self.remember(now, target, &terms);
+                self.remember(now, target, &terms, MAX_ROUTINE);
             }
             self.change(target, |known| {
                 // Two Services share it: who asks for more gets it.
@@ -107,14 +110,14 @@ impl Health {
 
     /// A packet for this endpoint, one of those there are, got no answer, or a bad one: it is asked now.
     pub fn handle_suspicion(&mut self, now: Duration, target: Target, terms: Terms) {
-        self.doubt(now, target, terms, Duration::ZERO);
+        self.doubt(now, target, terms, Duration::ZERO, MAX_ENDPOINTS);
     }
 
     /// Something changed around these endpoints, which are near: they are asked soon.
     pub fn handle_change(&mut self, now: Duration, near: impl IntoIterator<Item = (Target, Terms)>) {
         for (target, terms) in near {
             let part = SPREAD / 4 * (self.random() >> 30);
-            self.doubt(now, target, terms, SPREAD + part);
+            self.doubt(now, target, terms, SPREAD + part, MAX_ROUTINE);
         }
     }
 
@@ -172,14 +175,14 @@ impl Health {
         })
     }
 
-    fn doubt(&mut self, now: Duration, target: Target, terms: Terms, delay: Duration) {
-        self.remember(now, target, &terms);
+    fn doubt(&mut self, now: Duration, target: Target, terms: Terms, delay: Duration, limit: usize) {
+        self.remember(now, target, &terms, limit);
         self.change(target, |endpoint| endpoint.suspect(now, delay));
     }
 
     /// If there is room, and it is not remembered yet. Something is to be done with it next.
-    fn remember(&mut self, now: Duration, target: Target, terms: &Terms) {
-        if self.endpoints.len() < MAX_ENDPOINTS && !self.endpoints.contains_key(&target) {
+    fn remember(&mut self, now: Duration, target: Target, terms: &Terms, limit: usize) {
+        if self.endpoints.len() < limit && !self.endpoints.contains_key(&target) {
             let endpoint = Endpoint::new(now, terms.clone(), self.view);
             self.enter(target, endpoint.agenda());
             self.endpoints.insert(target, endpoint);
