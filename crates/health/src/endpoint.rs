@@ -44,9 +44,9 @@ pub(crate) struct Endpoint {
     /// The last bad answer.
     pub(crate) answer: Option<Answer>,
     /// When to ask next.
-    pub(crate) ask_at: Option<Duration>,
+    ask_at: Option<Duration>,
     /// Before those that are asked as a matter of routine.
-    pub(crate) urgent: bool,
+    urgent: bool,
     /// The view of Services in which it was seen last.
     pub(crate) view: u32,
     /// Answers to questions of an earlier round come too late.
@@ -192,18 +192,20 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn forgive(&mut self, now: Duration) {
+    fn forgive(&mut self, now: Duration) {
         while self.state != State::Out && self.strikes > 0 && now >= self.well_since + FORGIVE {
             self.strikes -= 1;
             self.well_since += FORGIVE;
         }
     }
 
-    /// When there will be nothing left to remember; `None` as long as that cannot be said.
-    pub(crate) fn forget_at(&self) -> Option<Duration> {
+    /// When to ask it because it is in trouble, when to ask it as a matter of routine, and when there will be nothing left
+    /// to remember.
+    pub(crate) fn agenda(&self) -> [Option<Duration>; 3] {
         let idle = self.state == State::Well && self.asked == 0 && self.ask_at.is_none() && !self.is_routine();
         let forgiven = if self.strikes > 0 { self.well_since + FORGIVE * self.strikes } else { Duration::ZERO };
-        idle.then(|| self.asked_at.map_or(Duration::ZERO, |at| at + QUIET).max(forgiven))
+        let forget = idle.then(|| self.asked_at.map_or(Duration::ZERO, |at| at + QUIET).max(forgiven));
+        [self.ask_at.filter(|_| self.urgent), self.ask_at.filter(|_| !self.urgent), forget]
     }
 
     fn end_round(&mut self) {

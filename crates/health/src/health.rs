@@ -10,8 +10,16 @@ use crate::{Answer, Probe, State, Target, Terms};
 /// Endpoints remembered at once: those asked as a matter of routine, and those of which something bad is known.
 pub const MAX_ENDPOINTS: usize = 1024;
 
+/// Of these, the last ones are for those in trouble.
+const MAX_ROUTINE: usize = MAX_ENDPOINTS / 4 * 3;
+
 /// Questions without an answer yet.
 const MAX_FLIGHTS: usize = 32;
+
+/// Places in an agenda: an endpoint in trouble is asked, one is asked as a matter of routine, one is forgotten.
+const ASK_NOW: usize = 0;
+const ASK: usize = 1;
+const FORGET: usize = 2;
 
 /// Links that change together are looked at once things are quiet again.
 const SPREAD: Duration = Duration::from_millis(500);
@@ -20,6 +28,8 @@ const SPREAD: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Health {
     endpoints: BTreeMap<Target, Endpoint>,
+    /// When something is to be done with an endpoint, by what.
+    agenda: [BTreeSet<(Duration, Target)>; 3],
     out: BTreeSet<Target>,
     flights: usize,
     purse: Purse,
@@ -46,6 +56,7 @@ impl Health {
     pub fn new(now: Duration, seed: u64) -> Self {
         Health {
             endpoints: BTreeMap::new(),
+            agenda: Default::default(),
             out: BTreeSet::new(),
             flights: 0,
             purse: Purse::new(now),
@@ -74,28 +85,24 @@ impl Health {
     pub fn handle_endpoints(&mut self, now: Duration, all: impl IntoIterator<Item = (Target, Terms)>) {
         self.view = self.view.wrapping_add(1);
         for (target, terms) in all {
-            let random = self.random();
-            let room = self.endpoints.len() < MAX_ENDPOINTS;
-            match self.endpoints.get_mut(&target) {
-                // Two Services share it: who asks for more gets it.
-                Some(known) if known.view == self.view && (known.terms.always || !terms.always) => {}
-                Some(known) => {
-                    known.view = self.view;
-                    known.terms = terms;
-                    if known.is_routine() {
-                        known.begin(now, random);
-                    }
-                }
-                None if room && terms.always && !terms.costly => {
-                    let mut endpoint = Endpoint::new(now, terms, self.view);
-                    endpoint.begin(now, random);
-                    self.endpoints.insert(target, endpoint);
-                }
-                None => {}
+            let (random, view) = (self.random(), self.view);
+            if terms.always && !terms.costly {
+                self.remember(now, target, &terms, MAX_ROUTINE);
             }
+            self.change(target, |known| {
+                // Two Services share it: who asks for more gets it.
+                if known.view != view || (terms.always && !known.terms.always) {
+                    known.view = view;
+                    known.terms = terms;
+                }
+                if known.is_routine() {
+                    known.begin(now, random);
+                }
+            });
         }
-        let view = self.view;
-        self.endpoints.retain(|_, endpoint| endpoint.view == view);
+        let gone = self.endpoints.iter().filter(|(_, endpoint)| endpoint.view != self.view);
+        let gone: Vec<Target> = gone.map(|(target, _)| *target).collect();
+        gone.iter().for_each(|target| self.forget(target));
         let before = self.out.len();
         self.out.retain(|target| self.endpoints.contains_key(target));
         self.changed |= self.out.len() != before;
@@ -103,14 +110,14 @@ impl Health {
 
     /// A packet for this endpoint, one of those there are, got no answer, or a bad one: it is asked now.
     pub fn handle_suspicion(&mut self, now: Duration, target: Target, terms: Terms) {
-        self.doubt(now, target, terms, Duration::ZERO);
+        self.doubt(now, target, terms, Duration::ZERO, MAX_ENDPOINTS);
     }
 
     /// Something changed around these endpoints, which are near: they are asked soon.
     pub fn handle_change(&mut self, now: Duration, near: impl IntoIterator<Item = (Target, Terms)>) {
         for (target, terms) in near {
             let part = SPREAD / 4 * (self.random() >> 30);
-            self.doubt(now, target, terms, SPREAD + part);
+            self.doubt(now, target, terms, SPREAD + part, MAX_ROUTINE);
         }
     }
 
@@ -118,10 +125,12 @@ impl Health {
     pub fn handle_answer(&mut self, now: Duration, probe: &Probe, answer: Answer) {
         self.flights = self.flights.saturating_sub(1);
         let random = self.random();
-        let Some(endpoint) = self.endpoints.get_mut(&probe.target) else { return };
-        if endpoint.answer(now, probe.round, answer, random) {
+        let turned = self.change(probe.target, |endpoint| {
+            endpoint.answer(now, probe.round, answer, random).then_some(endpoint.state)
+        });
+        if let Some(Some(state)) = turned {
             self.changed = true;
-            match endpoint.state {
+            match state {
                 State::Out => self.out.insert(probe.target),
                 _ => self.out.remove(&probe.target),
             };
@@ -130,10 +139,9 @@ impl Health {
 
     /// Forgets what need not be remembered any longer.
     pub fn handle_timeout(&mut self, now: Duration) {
-        self.endpoints.retain(|_, endpoint| {
-            endpoint.forgive(now);
-            endpoint.forget_at().is_none_or(|at| at > now)
-        });
+        while let Some((_, target)) = self.agenda[FORGET].first().filter(|(at, _)| *at <= now).copied() {
+            self.forget(&target);
+        }
     }
 
     /// The next question to ask now, if any.
@@ -141,21 +149,20 @@ impl Health {
         if self.flights >= MAX_FLIGHTS || self.purse.ready_at() > now {
             return None;
         }
-        let due = |endpoint: &Endpoint| endpoint.ask_at.filter(|at| *at <= now);
-        let waiting =
-            self.endpoints.iter_mut().filter_map(|(target, endpoint)| Some((due(endpoint)?, target, endpoint)));
-        let (_, target, endpoint) = waiting.min_by_key(|(at, _, endpoint)| (!endpoint.urgent, *at))?;
+        let due = |queue: &BTreeSet<(Duration, Target)>| queue.first().filter(|(at, _)| *at <= now).copied();
+        let (_, target) = due(&self.agenda[ASK_NOW]).or_else(|| due(&self.agenda[ASK]))?;
         self.purse.pay(now);
         self.flights += 1;
-        Some(Probe { target: *target, test: endpoint.terms.test.clone(), round: endpoint.ask(now) })
+        self.change(target, |endpoint| Probe { target, test: endpoint.terms.test.clone(), round: endpoint.ask(now) })
     }
 
     /// When `poll_probe` or `handle_timeout` have something to do next.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let questions = self.endpoints.values().filter_map(|endpoint| endpoint.ask_at).min();
+        let first = |queue: &BTreeSet<(Duration, Target)>| queue.first().map(|(at, _)| *at);
+        let questions = first(&self.agenda[ASK_NOW]).into_iter().chain(first(&self.agenda[ASK])).min();
         // With too many on their way it is an answer that is waited for.
         let questions = questions.filter(|_| self.flights < MAX_FLIGHTS).map(|at| at.max(self.purse.ready_at()));
-        questions.into_iter().chain(self.endpoints.values().filter_map(Endpoint::forget_at)).min()
+        questions.into_iter().chain(first(&self.agenda[FORGET])).min()
     }
 
     /// What is remembered, in order.
@@ -168,16 +175,48 @@ impl Health {
         })
     }
 
-    fn doubt(&mut self, now: Duration, target: Target, terms: Terms, delay: Duration) {
-        let room = self.endpoints.len() < MAX_ENDPOINTS;
-        match self.endpoints.get_mut(&target) {
-            Some(endpoint) => endpoint.suspect(now, delay),
-            None if room => {
-                let mut endpoint = Endpoint::new(now, terms, self.view);
-                endpoint.suspect(now, delay);
-                self.endpoints.insert(target, endpoint);
-            }
-            None => {}
+    fn doubt(&mut self, now: Duration, target: Target, terms: Terms, delay: Duration, limit: usize) {
+        self.remember(now, target, &terms, limit);
+        self.change(target, |endpoint| endpoint.suspect(now, delay));
+    }
+
+    /// If there is room, and it is not remembered yet. Something is to be done with it next.
+    fn remember(&mut self, now: Duration, target: Target, terms: &Terms, limit: usize) {
+        if self.endpoints.len() < limit && !self.endpoints.contains_key(&target) {
+            let endpoint = Endpoint::new(now, terms.clone(), self.view);
+            self.enter(target, endpoint.agenda());
+            self.endpoints.insert(target, endpoint);
+        }
+    }
+
+    fn forget(&mut self, target: &Target) {
+        if let Some(endpoint) = self.endpoints.remove(target) {
+            self.strike(*target, endpoint.agenda());
+        }
+    }
+
+    /// Does something to an endpoint that is remembered, and keeps the agenda.
+    fn change<T>(&mut self, target: Target, action: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
+        let endpoint = self.endpoints.get_mut(&target)?;
+        let before = endpoint.agenda();
+        let result = action(endpoint);
+        let after = endpoint.agenda();
+        if before != after {
+            self.strike(target, before);
+            self.enter(target, after);
+        }
+        Some(result)
+    }
+
+    fn enter(&mut self, target: Target, times: [Option<Duration>; 3]) {
+        for (queue, at) in self.agenda.iter_mut().zip(times) {
+            queue.extend(at.map(|at| (at, target)));
+        }
+    }
+
+    fn strike(&mut self, target: Target, times: [Option<Duration>; 3]) {
+        for (queue, at) in self.agenda.iter_mut().zip(times) {
+            at.map(|at| queue.remove(&(at, target)));
         }
     }
 

@@ -210,14 +210,14 @@ fn a_crowd_is_bounded() {
 
 #[test]
 fn whoever_is_in_trouble_is_asked_before_routine() {
-    let endpoints = (0..1000).map(|n| (target(n), well()));
+    let endpoints = (0..5000).map(|n| (target(n), well()));
     let mut world = World::new(1).with(endpoints, terms(true, false));
     world.run(ms(30_000));
-    world.natures.insert(target(500), gone(world.now, ms(1_000_000), Answer::Silent));
-    world.suspect(target(500));
-    // The purse is empty, but the suspect is first in line.
+    world.natures.insert(target(4999), gone(world.now, ms(1_000_000), Answer::Silent));
+    world.suspect(target(4999));
+    // The purse is empty and many are remembered, but for a suspect there is room, and it is first in line.
     world.run(ms(32_000));
-    assert!(world.health.is_out(&target(500)));
+    assert!(world.health.is_out(&target(4999)));
 }
 
 proptest! {
