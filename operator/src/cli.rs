@@ -268,11 +268,10 @@ fn check(input: &Input) -> Result<ExitCode, Box<dyn Error>> {
     let (nodes, problems) = run::check(&input.manifests, input.cluster.clone())
         .map_err(|e| format!("{}: {e}", input.manifests.display()))?;
     let mut out = stdout().lock();
-    for config in nodes.values() {
-        let role = format!("{:?}", config.role).to_lowercase();
-        let networks: Vec<String> = config.pod_cidrs.iter().map(ToString::to_string).collect();
-        let peers = config.peers.len();
-        writeln!(out, "{:<20} {role:<10} {peers:>4} peers  pods {}", config.node, networks.join(", "))?;
+    for (node, summary) in &nodes {
+        let role = format!("{:?}", summary.role).to_lowercase();
+        let networks: Vec<String> = summary.pod_cidrs.iter().map(ToString::to_string).collect();
+        writeln!(out, "{node:<20} {role:<10} {:>4} peers  pods {}", summary.peers, networks.join(", "))?;
     }
     for problem in &problems {
         let severity = if problem.severity == Severity::Error { "error" } else { "warning" };

@@ -12,4 +12,4 @@ pub(crate) use directory::{Directory, is_manifest};
 pub(crate) use listing::{Change, Key, Listing};
 pub(crate) use objects::{Kind, Objects, Seen};
 pub(crate) use watches::{News, follow, resource, start};
-pub(crate) use written::{CONFIG_KEY, NODE_LABEL, Written, WrittenConfig, WrittenSecret, config, digest, key, secret};
+pub(crate) use written::{CONFIG_KEY, NODE_LABEL, Written, WrittenConfig, WrittenSecret, config, key, secret};

@@ -1,16 +1,14 @@
 //! What the operator wrote for each node, as the API server has it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use selvedge_model::{NodeConfig, Role};
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::listing::{Change, Key, Listing};
 use crate::authority::Credentials;
 use crate::core::fleet::{LABEL_MARK, Program};
+use crate::core::{Allocations, Digest, digest};
 
 /// Key of the configuration in a node's ConfigMap.
 pub(crate) const CONFIG_KEY: &str = "config.json";
@@ -22,7 +20,7 @@ pub(crate) const NODE_LABEL: &str = "selvedge.dev/node";
 pub(crate) struct WrittenConfig {
     pub(crate) owner: String,
     /// Of the configuration's text.
-    pub(crate) digest: u64,
+    pub(crate) digest: Digest,
     pub(crate) generation: u64,
     /// Fabric name.
     pub(crate) name: String,
@@ -54,6 +52,11 @@ impl Written {
         self.configs.is_complete() && self.secrets.is_complete()
     }
 
+    /// Who has which pod network, as the configurations say: what is in use must not be given again.
+    pub(crate) fn allocations(&self) -> Allocations {
+        Allocations::of(self.configs.iter().map(|((_, node), there)| (node.clone(), there.edge_networks.clone())))
+    }
+
     pub(crate) fn apply_config(&mut self, change: Change<WrittenConfig>) -> bool {
         self.configs.apply(change, |old, new| {
             // An echo of what was there before our own last write.
@@ -82,27 +85,32 @@ pub(crate) fn key(node: &str) -> Key {
     (String::new(), node.to_owned())
 }
 
-pub(crate) fn digest(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+/// The beginning of a configuration; all else is passed over, for it is long.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Head {
+    generation: u64,
+    name: String,
+    node: String,
+    role: String,
+    pod_cidrs: Vec<IpNet>,
 }
 
 /// The node and what matters; `None` for a ConfigMap that names no node.
 pub(crate) fn config(object: &ConfigMap) -> Option<(Key, WrittenConfig)> {
     let node = node(&object.metadata)?;
     let text = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)).map_or("", String::as_str);
-    let config = NodeConfig::parse(text).ok().filter(|config| config.node == node);
-    // One that cannot be read any more counts by its generation alone.
-    let rest: Value = if config.is_none() { serde_json::from_str(text).unwrap_or_default() } else { Value::Null };
-    let generation = rest.get("generation").and_then(Value::as_u64).unwrap_or_default();
-    let is_edge = |config: &&NodeConfig| config.role == Role::Edge;
+    let mut head: Head = serde_json::from_str(text).unwrap_or_default();
+    if head.node != node {
+        // Somebody else wrote it: it counts by its generation alone.
+        head = Head { generation: head.generation, ..Head::default() };
+    }
     let written = WrittenConfig {
         owner: owner(&object.metadata),
-        digest: digest(text),
-        generation: config.as_ref().map_or(generation, |config| config.generation),
-        edge_networks: config.as_ref().filter(is_edge).map(|config| config.pod_cidrs.clone()).unwrap_or_default(),
-        name: config.map(|config| config.name).unwrap_or_default(),
+        digest: digest(text.as_bytes()),
+        generation: head.generation,
+        edge_networks: if head.role == "edge" { head.pod_cidrs } else { Vec::new() },
+        name: head.name,
         marked: object.metadata.labels.as_ref().and_then(|labels| Program::named(labels.get(LABEL_MARK)?)),
         version: version(&object.metadata),
     };

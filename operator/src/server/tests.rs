@@ -60,7 +60,8 @@ impl Bench {
 
     fn publish(&self, configs: &[(&str, &str)], revoked: &[&str]) {
         let entry = |(node, config): &(&str, &str)| {
-            (format!("beijing.{node}"), Entry { node: (*node).to_owned(), config: (*config).to_owned() })
+            let digest = crate::core::digest(config.as_bytes());
+            (format!("beijing.{node}"), Entry { node: (*node).to_owned(), digest, config: Some((*config).to_owned()) })
         };
         let common = Common {
             authorities: Arc::new(Authorities::load(&self.authorities.keep().unwrap()).unwrap()),
