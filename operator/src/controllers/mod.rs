@@ -171,7 +171,8 @@ impl Controller {
             let missing = self.missing();
             let complete = missing.is_empty();
             self.around.health.missing(missing);
-            if complete && !std::mem::replace(&mut ready, true) {
+            // What is read may become more by what is read.
+            if !std::mem::replace(&mut ready, complete) && complete {
                 info!("all objects are listed");
                 self.schedule.due = Instant::now();
             }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use selvedge_model::{NodeConfig, Role};
+
+use super::render::{self, ROOM};
 use crate::api::CERTIFICATE_DAYS;
 use crate::authority::Authorities;
 use crate::core::issued::Issued;
 use crate::core::renewal::Validity;
 use crate::core::{Digest, Output, Problem, digest, encode};
 use crate::index::{Objects, Seen, Written, WrittenConfig, key};
-
-/// The most that a ConfigMap holds.
-const LONGEST: usize = 1 << 20;
 
 /// Something to be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,10 +145,7 @@ impl Made {
             });
             config.generation = next;
             let text = same.unwrap_or_else(|| match encode(&config) {
-                Ok(text) if text.len() > LONGEST => {
-                    Text { fault: Some(too_long(text.len())), ..Text::of(&text, next, input) }
-                }
-                Ok(text) => Text::of(&text, next, input),
+                Ok(text) => Text { fault: too_long(&config, &text), ..Text::of(&text, next, input) },
                 Err(fault) => Text { fault: Some(fault), ..Text::of("", next, input) },
             });
             self.0.insert(node.to_owned(), text);
@@ -183,10 +180,18 @@ pub(super) fn configurations(
     }
 }
 
-fn too_long(length: usize) -> String {
-    format!(
-        "its configuration has {length} bytes, more than the {LONGEST} that a ConfigMap holds; the last good one stays"
-    )
+/// Connectors alone read what is packed: agents are small, and have few peers.
+fn too_long(config: &NodeConfig, text: &str) -> Option<String> {
+    let length = match config.role {
+        _ if text.len() <= ROOM => return None,
+        Role::Connector => render::packed(text).map_or(usize::MAX, |packed| packed.len()),
+        Role::Edge | Role::Cloud => text.len(),
+    };
+    (length > ROOM).then(|| {
+        format!(
+            "its configuration has {length} bytes, more than the {ROOM} that a ConfigMap holds; the last good one stays"
+        )
+    })
 }
 
 /// The credentials of every node that has, or is to have, a configuration: unless it is revoked, or an outpost that

@@ -133,7 +133,7 @@ impl Controller {
             Action::Config(Owned { node, owner, content }) => {
                 let Some(output) = output else { return Err(Failure::new("there is nothing to be written")) };
                 let text = text(output, node, *content)?;
-                let object = render::config_map(node, owner, &text);
+                let object = render::config_map(node, owner, &text).map_err(|e| Failure::new(e.to_string()))?;
                 let name = render::name(node);
                 let written = configs.patch(&name, &apply, &Patch::Apply(&object)).await;
                 let written = written.context(|| format!("ConfigMap {name}"))?;

@@ -1,5 +1,9 @@
 //! What the operator wrote for each node, as the API server has it.
 
+use std::borrow::Cow;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,8 +16,14 @@ use crate::core::{Allocations, Digest, digest};
 
 /// Key of the configuration in a node's ConfigMap.
 pub(crate) const CONFIG_KEY: &str = "config.json";
-/// Label that names the node of a ConfigMap or Secret.
+/// The same where it is too long for a ConfigMap, in its binary data, as gzip(1) packs it.
+pub(crate) const PACKED_KEY: &str = "config.json.gz";
+/// Label of a ConfigMap or Secret of a node.
 pub(crate) const NODE_LABEL: &str = "selvedge.dev/node";
+/// Of their names; the rest is the node's.
+pub(crate) const NODE_PREFIX: &str = "selvedge-node-";
+/// More than a node takes.
+const LONGEST: u64 = 8 << 20;
 
 /// A node's ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +109,8 @@ struct Head {
 /// The node and what matters; `None` for a ConfigMap that names no node.
 pub(crate) fn config(object: &ConfigMap) -> Option<(Key, WrittenConfig)> {
     let node = node(&object.metadata)?;
-    let text = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)).map_or("", String::as_str);
-    let mut head: Head = serde_json::from_str(text).unwrap_or_default();
+    let text = text(object);
+    let mut head: Head = serde_json::from_str(&text).unwrap_or_default();
     if head.node != node {
         // Somebody else wrote it: it counts by its generation alone.
         head = Head { generation: head.generation, ..Head::default() };
@@ -136,8 +146,22 @@ pub(crate) fn secret(object: &Secret) -> Option<(Key, WrittenSecret)> {
     Some((key(&node), written))
 }
 
+fn text(object: &ConfigMap) -> Cow<'_, str> {
+    if let Some(text) = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::new();
+    if let Some(packed) = object.binary_data.as_ref().and_then(|data| data.get(PACKED_KEY)) {
+        // What cannot be unpacked is no configuration.
+        let _ = GzDecoder::new(&*packed.0).take(LONGEST).read_to_string(&mut text);
+    }
+    Cow::Owned(text)
+}
+
+/// The label says that there is one; it may be too short for its name.
 fn node(metadata: &ObjectMeta) -> Option<String> {
-    metadata.labels.as_ref()?.get(NODE_LABEL).cloned()
+    metadata.labels.as_ref()?.get(NODE_LABEL)?;
+    metadata.name.as_deref()?.strip_prefix(NODE_PREFIX).map(str::to_owned)
 }
 
 fn owner(metadata: &ObjectMeta) -> String {
