@@ -36,7 +36,7 @@ fn look(scene: &mut Scene) -> BTreeMap<String, (NodeConfig, Digest)> {
 }
 
 /// Makes a change and tells whose configuration is another one; each of those must be noticed.
-fn change(scene: &mut Scene, change: impl FnOnce(&mut Scene)) -> Vec<String> {
+fn change(scene: &mut Scene, change: impl FnOnce(&mut Scene) -> &mut Scene) -> Vec<String> {
     let before = look(scene);
     change(scene);
     let after = look(scene);
@@ -73,11 +73,11 @@ fn whatever_changes_a_configuration_changes_what_it_is_made_from() {
     ];
     for (object, expected) in changes {
         let words = object.to_string();
-        assert_eq!(change(&mut scene, |scene| drop(scene.put(object))), expected, "{words}");
+        assert_eq!(change(&mut scene, |scene| scene.put(object)), expected, "{words}");
     }
-    assert_eq!(change(&mut scene, |scene| drop(scene.remove("Node", "edge-5"))), ["cloud-1", "master"]);
+    assert_eq!(change(&mut scene, |scene| scene.remove("Node", "edge-5")), ["cloud-1", "master"]);
     let changed = change(&mut scene, |scene| {
-        drop(scene.put(cluster("beijing", json!({"connector": {"addresses": ["203.0.113.11"]}}))))
+        scene.put(cluster("beijing", json!({"connector": {"addresses": ["203.0.113.11"]}})))
     });
     assert_eq!(changed, ["edge-1", "edge-2", "edge-3", "edge-4", "mill"]);
 }
