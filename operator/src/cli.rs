@@ -132,8 +132,10 @@ RUST_LOG=warn makes it quieter.";
 const ADOPT_GUIDE: &str = "\
   kubectl get nodes,communities.fabedge.io,clusters.fabedge.io -o yaml > fabedge/objects.yaml
   kubectl get deployment -n fabedge fabedge-operator -o yaml > fabedge/operator.yaml
+  kubectl get ipamblocks.crd.projectcalico.org -o yaml > fabedge/blocks.yaml    (beside Calico)
   selvedge-operator adopt --manifests fabedge > selvedge.yaml
-  kubectl apply -f selvedge.yaml    (on the server's side: the Nodes in it hold annotations only)";
+  kubectl apply --server-side --field-manager selvedge-adopt -f selvedge.yaml
+The Nodes in it hold annotations only. Under a name of its own, kubectl leaves all else that it once set on them.";
 
 const SERVE_GUIDE: &str = "\
 What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices;
