@@ -34,7 +34,7 @@ const PASS: &str = "selvedge_operator_pass_seconds";
 #[derive(Debug, Args)]
 pub struct Options {
     /// Edge nodes, one run for each number.
-    #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000, 10000])]
     nodes: Vec<usize>,
     /// Communities; every edge node is in one of them.
     #[arg(long, default_value_t = 50)]

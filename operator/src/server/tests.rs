@@ -61,7 +61,9 @@ impl Bench {
     fn publish(&self, configs: &[(&str, &str)], revoked: &[&str]) {
         let entry = |(node, config): &(&str, &str)| {
             let digest = crate::core::digest(config.as_bytes());
-            (format!("beijing.{node}"), Entry { node: (*node).to_owned(), digest, config: Some((*config).to_owned()) })
+            let name = format!("beijing.{node}");
+            let config = (!self.server.has(&name, digest)).then(|| (*config).to_owned());
+            (name, Entry { node: (*node).to_owned(), digest, config })
         };
         let common = Common {
             authorities: Arc::new(Authorities::load(&self.authorities.keep().unwrap()).unwrap()),
