@@ -25,6 +25,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+#[cfg(feature = "gzip")]
+use std::path::PathBuf;
 #[cfg(feature = "api")]
 use std::sync::Arc;
 
@@ -150,7 +152,7 @@ pub(crate) fn last_good(options: &Options) -> Result<Loaded> {
 /// Reads one configuration file and says in a sentence what is wrong with it.
 pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
     #[cfg(feature = "gzip")]
-    let (path, text) = match path.with_extension("json.gz") {
+    let (path, text) = match packed(path) {
         packed if !path.exists() && packed.exists() => {
             let text = unpack(&read_bounded(&packed, MAX_CONFIG_BYTES as u64)?);
             (&*packed.clone(), text.context(|| packed.display().to_string())?)
@@ -169,7 +171,13 @@ fn read_text(path: &Path) -> Result<String> {
         .map_err(|e| Error::new(format!("{}: byte {}: not UTF-8 text", path.display(), e.utf8_error().valid_up_to())))
 }
 
-/// A configuration that is too long for a ConfigMap, as gzip(1) packs it.
+/// Where a configuration is that is too long for a ConfigMap, if there is none at `path`.
+#[cfg(feature = "gzip")]
+pub(crate) fn packed(path: &Path) -> PathBuf {
+    path.with_extension("json.gz")
+}
+
+/// What gzip(1) has packed.
 #[cfg(feature = "gzip")]
 fn unpack(packed: &[u8]) -> Result<String> {
     use std::io::Read as _;
