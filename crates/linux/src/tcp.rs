@@ -1,4 +1,4 @@
-//! TCP: connections without waiting, for loops that wait for many things at once, and ones that nobody speaks on for long.
+//! TCP without waiting, for loops that wait for many things at once, and signs of life where nobody speaks for long.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,6 +51,7 @@ pub fn keep_alive(stream: &TcpStream, idle: Duration, pause: Duration) -> Result
         .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(pause)))
         .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3))
         .context(|| "keep a TCP connection alive".to_owned())
+}
 
 #[cfg(test)]
 mod tests {
@@ -80,3 +81,4 @@ mod tests {
         assert!(listen("[2001:db8::1]:0".parse().unwrap()).is_ok());
         assert!(crate::UdpPort::bind_to("[2001:db8::1]:0".parse().unwrap()).is_ok());
     }
+}
