@@ -14,7 +14,7 @@ help:
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make bench-mesh  traffic to Services beside kube-proxy, and EdgeMesh if EDGEMESH names its agent'
 	@echo 'make bench-dns   names of Services beside CoreDNS, unbound and dnsmasq'
-	@echo 'make bench-operator  the operator with 1,000 and 5,000 nodes on a real API server: times, writes, memory'
+	@echo 'make bench-operator  the operator with 1,000, 5,000 and 10,000 nodes on a real API server: times, writes, memory'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
 	@echo 'make size      the same, and a table of their sizes beside the budgets'

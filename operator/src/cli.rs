@@ -132,8 +132,10 @@ RUST_LOG=warn makes it quieter.";
 const ADOPT_GUIDE: &str = "\
   kubectl get nodes,communities.fabedge.io,clusters.fabedge.io -o yaml > fabedge/objects.yaml
   kubectl get deployment -n fabedge fabedge-operator -o yaml > fabedge/operator.yaml
+  kubectl get ipamblocks.crd.projectcalico.org -o yaml > fabedge/blocks.yaml    (beside Calico)
   selvedge-operator adopt --manifests fabedge > selvedge.yaml
-  kubectl apply -f selvedge.yaml    (on the server's side: the Nodes in it hold annotations only)";
+  kubectl apply --server-side --field-manager selvedge-adopt -f selvedge.yaml
+The Nodes in it hold annotations only. Under a name of its own, kubectl leaves all else that it once set on them.";
 
 const SERVE_GUIDE: &str = "\
 What is watched: Cluster, Community and Outpost of selvedge.dev/v1alpha1; Nodes, Services and EndpointSlices;
@@ -268,11 +270,10 @@ fn check(input: &Input) -> Result<ExitCode, Box<dyn Error>> {
     let (nodes, problems) = run::check(&input.manifests, input.cluster.clone())
         .map_err(|e| format!("{}: {e}", input.manifests.display()))?;
     let mut out = stdout().lock();
-    for config in nodes.values() {
-        let role = format!("{:?}", config.role).to_lowercase();
-        let networks: Vec<String> = config.pod_cidrs.iter().map(ToString::to_string).collect();
-        let peers = config.peers.len();
-        writeln!(out, "{:<20} {role:<10} {peers:>4} peers  pods {}", config.node, networks.join(", "))?;
+    for (node, summary) in &nodes {
+        let role = format!("{:?}", summary.role).to_lowercase();
+        let networks: Vec<String> = summary.pod_cidrs.iter().map(ToString::to_string).collect();
+        writeln!(out, "{node:<20} {role:<10} {:>4} peers  pods {}", summary.peers, networks.join(", "))?;
     }
     for problem in &problems {
         let severity = if problem.severity == Severity::Error { "error" } else { "warning" };

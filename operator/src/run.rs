@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipnet::IpNet;
-use selvedge_model::{NodeConfig, Role, ServiceSource};
+use selvedge_model::ServiceSource;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,10 +18,12 @@ use crate::authority::{Authorities, Everybody, seconds};
 use crate::core::issued::Issued;
 use crate::core::renewal::{DAY, Validity};
 use crate::core::rotation::Phase;
-use crate::core::{ClusterState, Memory, Options, Output, Problem, Severity, compile, encode, number};
+use crate::core::{
+    AuthoritySettings, ClusterState, Memory, Options, Output, Problem, Severity, compile, digest, encode, number,
+};
 use crate::index::Directory;
 use crate::server::{self, Common, Entry, Metrics, Server};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Summary};
 use crate::watch::Watch;
 
 /// After an output that failed.
@@ -127,23 +128,24 @@ impl Operator {
         };
         let compiled = compile(&state, &self.options, &memory);
         problems.extend(compiled.problems);
-        let usable = compiled.output.is_some();
-        let output = compiled.output.unwrap_or_else(|| Output {
-            certificate_days: CERTIFICATE_DAYS,
-            allocations: memory.allocations.clone(),
-            ..Output::default()
-        });
+        let output = compiled.output;
+        let usable = output.is_some();
         if !usable && previous.is_empty() {
             self.tell(&problems);
             return Ok(Outcome { flawless: false, wake: now + LONGEST_SLEEP });
         }
 
         // Before any configuration carries them: a crash between must not give a network twice.
-        self.store.write_allocations(&output.allocations)?;
-        let mut authorities = self.authorities(&output, now)?;
+        self.store.write_allocations(output.as_ref().map_or(&memory.allocations, |output| &output.allocations))?;
+        let (cluster, settings) = match &output {
+            Some(output) => (output.cluster.as_str(), output.authority.clone()),
+            None => ("", AuthoritySettings::default()),
+        };
+        let days = output.as_ref().map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
+        let mut authorities = self.authorities(cluster, &settings, now)?;
         let mut issued = self.store.change_issued(|issued| {
             if usable {
-                issued.revoke(&output.authority.revoked, seconds(now));
+                issued.revoke(&settings.revoked, seconds(now));
             }
         })?;
         if usable {
@@ -158,8 +160,11 @@ impl Operator {
         let news = self.tell(&problems);
 
         let gone = gone(&previous, &state, usable && memory.complete);
-        let kept = previous.iter().filter(|(node, _)| !output.nodes.contains_key(*node) && !gone.contains(*node));
-        let names = output.nodes.iter().chain(kept).map(|(node, config)| (node.as_str(), config.name.as_str()));
+        let outlines = || output.iter().flat_map(|output| &output.nodes);
+        let is_new = |node: &str| output.as_ref().is_some_and(|output| output.nodes.contains_key(node));
+        let kept = previous.iter().filter(|(node, _)| !is_new(node) && !gone.contains(*node));
+        let kept = kept.map(|(node, summary)| (node.as_str(), summary.name.as_str()));
+        let names = outlines().map(|(node, outline)| (*node, outline.name.as_str())).chain(kept);
         let mut wake = now + LONGEST_SLEEP;
         let mut flawless = true;
         let mut certificates = BTreeMap::new();
@@ -168,10 +173,10 @@ impl Operator {
             // The keys of outposts are their own, where they can enrol.
             let enrols =
                 self.server.is_some() && state.nodes.get(node).is_some_and(|object| object.value.outpost.is_some());
-            if enrols || output.authority.revoked.contains(name) {
+            if enrols || settings.revoked.contains(name) {
                 continue;
             }
-            match self.credentials(&authorities, &mut issued, node, name, output.certificate_days, now) {
+            match self.credentials(&authorities, &mut issued, node, name, days, now) {
                 Ok((renewal, not_after)) => {
                     wake = wake.min(renewal);
                     certificates.insert(node.to_owned(), not_after);
@@ -189,20 +194,33 @@ impl Operator {
                 everybody.trusted &= devices.trusted;
                 everybody.replaced &= devices.replaced;
             }
-            let next = self.rotate(&mut authorities, &output, &everybody, now)?;
+            let next = self.rotate(&mut authorities, cluster, &settings, &everybody, now)?;
             wake = next.map_or(wake, |next| wake.min(next));
         }
-        let mut nodes = output.nodes.clone();
+        let mut entries = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
         let mut changes = 0;
-        for (node, config) in &mut nodes {
-            let changed = number(config, previous.get(node));
-            let readable = encode(config).map_err(|e| StoreError::new(node, e));
-            let written = readable.and_then(|_| self.store.write_config(config));
-            if let Err(e) = written {
-                flawless = tell_failure(&e);
-            } else if changed {
+        for (node, mut config) in output.iter().flat_map(Output::configs) {
+            let generation = previous.get(node).map_or(0, |summary| summary.generation);
+            let changed = number(&mut config, generation, self.store.config(node).as_ref());
+            nodes.insert(node.to_owned(), Summary::of(&config));
+            let readable = encode(&config).map_err(|e| StoreError::new(node, e));
+            let written = readable.and_then(|text| self.store.write_config(&config).map(|()| text));
+            let text = match written {
+                Ok(text) => text,
+                Err(e) => {
+                    flawless = tell_failure(&e);
+                    continue;
+                }
+            };
+            if changed {
                 changes += 1;
                 info!("{node}: generation {}, {} peers", config.generation, config.peers.len());
+            }
+            if let Some(server) = &self.server {
+                let digest = digest(text.as_bytes());
+                let text = (!server.has(&config.name, digest)).then_some(text);
+                entries.insert(config.name, Entry { node: node.to_owned(), digest, config: text });
             }
         }
         for node in &gone {
@@ -212,23 +230,15 @@ impl Operator {
             }
         }
         if let Some(server) = self.server.as_ref().filter(|_| usable) {
-            let common = Common {
-                authorities: Arc::new(authorities),
-                days: output.certificate_days,
-                revoked: output.authority.revoked.clone(),
-            };
-            let entry = |config: &NodeConfig| {
-                // What cannot be sent was said when it was to be written.
-                Some((config.name.clone(), Entry { node: config.node.clone(), config: encode(config).ok()? }))
-            };
-            let entries = nodes.values().filter_map(entry).collect();
-            let kept = previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, config)| config.name.clone());
+            let common = Common { authorities: Arc::new(authorities), days, revoked: settings.revoked.clone() };
+            let kept =
+                previous.iter().filter(|(node, _)| !gone.contains(*node)).map(|(_, summary)| summary.name.clone());
             server.publish(common, entries, &kept.collect(), now).map_err(|e| StoreError::new(".state", e))?;
         }
         let nodes = if usable { nodes } else { previous };
-        self.store.write_status(&Status::new(&output.cluster, &nodes, &certificates, &problems))?;
+        self.store.write_status(&Status::new(cluster, &nodes, &certificates, &problems))?;
         if usable && (news || changes > 0 || !gone.is_empty()) {
-            info!("{}: {} nodes, {changes} changed", output.cluster, nodes.len());
+            info!("{cluster}: {} nodes, {changes} changed", nodes.len());
         }
         if !flawless {
             wake = wake.min(now + RETRY);
@@ -238,14 +248,19 @@ impl Operator {
     }
 
     /// The authorities kept from earlier, or new ones.
-    fn authorities(&self, output: &Output, now: SystemTime) -> Result<Authorities, StoreError> {
+    fn authorities(
+        &self,
+        cluster: &str,
+        settings: &AuthoritySettings,
+        now: SystemTime,
+    ) -> Result<Authorities, StoreError> {
         if let Some(authorities) = self.store.authorities()? {
             return Ok(authorities);
         }
-        let authorities = Authorities::create(&output.cluster, output.authority.rotate.as_deref(), now)
-            .map_err(|e| StoreError::new(".state", e))?;
+        let authorities =
+            Authorities::create(cluster, settings.rotate.as_deref(), now).map_err(|e| StoreError::new(".state", e))?;
         self.store.write_authorities(&authorities, now)?;
-        info!("new certificate authority for {}", output.cluster);
+        info!("new certificate authority for {cluster}");
         Ok(authorities)
     }
 
@@ -253,14 +268,14 @@ impl Operator {
     fn rotate(
         &self,
         authorities: &mut Authorities,
-        output: &Output,
+        cluster: &str,
+        settings: &AuthoritySettings,
         everybody: &Everybody,
         now: SystemTime,
     ) -> Result<Option<SystemTime>, StoreError> {
         let before = authorities.phase();
-        let settings = &output.authority;
         let (step, wake) = authorities
-            .advance(&output.cluster, settings.rotate.as_deref(), settings.grace, everybody, now)
+            .advance(cluster, settings.rotate.as_deref(), settings.grace, everybody, now)
             .map_err(|e| StoreError::new(".state", e))?;
         if before != authorities.phase() {
             self.store.write_authorities(authorities, now)?;
@@ -341,18 +356,20 @@ fn search(manifests: &Path, patience: Duration) -> Option<Watch> {
 pub(crate) fn check(
     manifests: &Path,
     cluster: Option<String>,
-) -> Result<(BTreeMap<String, NodeConfig>, Vec<Problem>), std::io::Error> {
+) -> Result<(BTreeMap<String, Summary>, Vec<Problem>), std::io::Error> {
     let mut index = Directory::new(manifests);
     index.scan()?;
     let (state, mut problems) = index.state();
     let compiled = compile(&state, &options(cluster), &Memory { complete: true, ..Memory::default() });
     problems.extend(compiled.problems);
     problems.sort();
-    Ok((compiled.output.map(|output| output.nodes).unwrap_or_default(), problems))
+    let configs = compiled.output.iter().flat_map(Output::configs);
+    let nodes = configs.map(|(node, config)| (node.to_owned(), Summary::of(&config))).collect();
+    Ok((nodes, problems))
 }
 
 /// Nodes that have output but exist no more. A node that is there but refused keeps what it has.
-fn gone(previous: &BTreeMap<String, NodeConfig>, state: &ClusterState, complete: bool) -> BTreeSet<String> {
+fn gone(previous: &BTreeMap<String, Summary>, state: &ClusterState, complete: bool) -> BTreeSet<String> {
     previous.keys().filter(|node| complete && !state.nodes.contains_key(*node)).cloned().collect()
 }
 
@@ -387,31 +404,21 @@ struct Status<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeStatus<'a> {
-    name: &'a str,
-    role: Role,
-    generation: u64,
-    pod_cidrs: &'a [IpNet],
-    peers: usize,
+    #[serde(flatten)]
+    summary: &'a Summary,
     certificate_not_after: Option<String>,
 }
 
 impl<'a> Status<'a> {
     fn new(
         cluster: &'a str,
-        nodes: &'a BTreeMap<String, NodeConfig>,
+        nodes: &'a BTreeMap<String, Summary>,
         certificates: &BTreeMap<String, SystemTime>,
         problems: &'a [Problem],
     ) -> Self {
-        let status = |(node, config): (&'a String, &'a NodeConfig)| {
-            let status = NodeStatus {
-                name: &config.name,
-                role: config.role,
-                generation: config.generation,
-                pod_cidrs: &config.pod_cidrs,
-                peers: config.peers.len(),
-                certificate_not_after: certificates.get(node).map(|at| rfc3339(*at)),
-            };
-            (node.as_str(), status)
+        let status = |(node, summary): (&'a String, &'a Summary)| {
+            let certificate_not_after = certificates.get(node).map(|at| rfc3339(*at));
+            (node.as_str(), NodeStatus { summary, certificate_not_after })
         };
         Status { cluster, nodes: nodes.iter().map(status).collect(), problems }
     }

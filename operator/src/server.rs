@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authority::{Authorities, AuthorityError, Certificate, Everybody, bearer};
+use crate::core::Digest;
 use crate::core::issued::Serial;
 use feed::Feed;
 use limits::{Attempts, Slot, Slots};
@@ -165,6 +166,11 @@ impl<R: Registrar> Server<R> {
             .retain(|name, _| nodes.contains_key(name) || kept.contains(name));
         self.feed.publish(nodes, kept, tag);
         Ok(())
+    }
+
+    /// Whether this is what was published last of a name.
+    pub(crate) fn has(&self, name: &str, digest: Digest) -> bool {
+        self.feed.has(name, digest)
     }
 
     /// What all these devices have, as far as they have been seen since the start of the operator.

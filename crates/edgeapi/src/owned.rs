@@ -4,11 +4,13 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::base64;
 use crate::object::{Meta, RawMeta};
 
-/// The ConfigMap of a node.
+/// The `NodeConfig` in the ConfigMap of a node.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ConfigMap {
-    /// Key `config.json`: a `NodeConfig`.
-    pub config: String,
+pub enum ConfigMap {
+    /// Key `config.json`.
+    Text(String),
+    /// Key `config.json.gz` of its binary data: a text that is too long for a ConfigMap, as gzip(1) packs it.
+    Packed(Vec<u8>),
 }
 
 /// The Secret of a node, in PEM.
@@ -25,12 +27,20 @@ pub struct Secret {
 #[derive(Deserialize)]
 struct RawConfigMap {
     data: Option<RawConfigData>,
+    #[serde(rename = "binaryData")]
+    binary: Option<RawBinaryData>,
 }
 
 #[derive(Deserialize)]
 struct RawConfigData {
     #[serde(rename = "config.json")]
     config: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawBinaryData {
+    #[serde(rename = "config.json.gz")]
+    packed: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -71,8 +81,14 @@ impl ConfigMap {
     /// Reads its text.
     pub fn read(text: &str) -> Result<Self, String> {
         let raw: RawConfigMap = json::from_str(text).map_err(|_| "data[config.json] is no text".to_owned())?;
-        let config = raw.data.and_then(|data| data.config).ok_or("data[config.json] is missing")?;
-        Ok(ConfigMap { config })
+        match (raw.data.and_then(|data| data.config), raw.binary.and_then(|data| data.packed)) {
+            (Some(text), _) => Ok(ConfigMap::Text(text)),
+            (None, Some(text)) => {
+                let packed = base64::decode(&text).ok_or("binaryData[config.json.gz] is not base64")?;
+                Ok(ConfigMap::Packed(packed.to_vec()))
+            }
+            (None, None) => Err("data[config.json] is missing".to_owned()),
+        }
     }
 }
 
@@ -112,7 +128,11 @@ mod tests {
     #[test]
     fn the_configuration_is_one_key() {
         let text = r#"{"data":{"other":"x","config.json":"{\"version\":1}"}}"#;
-        assert_eq!(ConfigMap::read(text).unwrap().config, "{\"version\":1}");
+        assert_eq!(ConfigMap::read(text).unwrap(), ConfigMap::Text("{\"version\":1}".to_owned()));
+        let packed = r#"{"binaryData":{"config.json.gz":"H4s="}}"#;
+        assert_eq!(ConfigMap::read(packed).unwrap(), ConfigMap::Packed(vec![0x1f, 0x8b]));
+        let broken = ConfigMap::read(r#"{"data":{},"binaryData":{"config.json.gz":"*"}}"#);
+        assert_eq!(broken.unwrap_err(), "binaryData[config.json.gz] is not base64");
         assert_eq!(ConfigMap::read(r#"{"data":{}}"#).unwrap_err(), "data[config.json] is missing");
         assert_eq!(ConfigMap::read("{}").unwrap_err(), "data[config.json] is missing");
         assert_eq!(ConfigMap::read(r#"{"data":{"config.json":7}}"#).unwrap_err(), "data[config.json] is no text");

@@ -1,8 +1,9 @@
-//! TCP without waiting, for loops that wait for many things at once.
+//! TCP without waiting, for loops that wait for many things at once, and signs of life where nobody speaks for long.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Duration;
 
 use crate::error::{Context, Result};
 use crate::{sockaddr, sys};
@@ -38,6 +39,18 @@ pub fn connect(remote: SocketAddr) -> io::Result<TcpStream> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(fd.into()),
     }
+}
+
+/// Has the kernel ask the other end for a sign of life after `idle` of silence, and every `pause` from then on; after
+/// three without any the connection is broken. Times in full seconds.
+pub fn keep_alive(stream: &TcpStream, idle: Duration, pause: Duration) -> Result<()> {
+    let seconds = |time: Duration| libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+    let set = |level, name, value: libc::c_int| sys::set_option(stream.as_fd(), level, name, &value);
+    set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
+        .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle)))
+        .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(pause)))
+        .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3))
+        .context(|| "keep a TCP connection alive".to_owned())
 }
 
 #[cfg(test)]

@@ -212,8 +212,14 @@ impl Node {
             Ok(loaded) => self.take(now, loaded),
             Err(error) => {
                 let text = error.to_string();
-                if self.config_error.as_ref() != Some(&text) {
-                    log::error!("configuration refused, the last good one stays in force: {text}");
+                #[cfg(feature = "api")]
+                let awaited = self.desk.awaited().filter(|_| self.options.source.kind != SourceKind::File);
+                #[cfg(not(feature = "api"))]
+                let awaited: Option<String> = None;
+                match awaited {
+                    _ if self.config_error.as_ref() == Some(&text) => {}
+                    Some(what) => log::info!("waiting for {what}"),
+                    None => log::error!("configuration refused, the last good one stays in force: {text}"),
                 }
                 self.config_error = Some(text);
                 if self.loaded.is_none() {

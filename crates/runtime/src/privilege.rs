@@ -92,6 +92,8 @@ fn hand_over(options: &Options, user: &User) -> Result<()> {
     }
     note(folder_of(&options.config).map_or(Ok(()), |folder| user.share(&folder, Right::Read)));
     note(user.share(&options.config, Right::Read));
+    #[cfg(feature = "gzip")]
+    note(user.share(&crate::source::packed(&options.config), Right::Read));
     note(user.share_all(&options.credentials));
     #[cfg(feature = "api")]
     for file in [&options.source.token_file, &options.source.ca_file].into_iter().flatten() {

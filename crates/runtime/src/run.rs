@@ -321,6 +321,8 @@ impl Files {
         let within = within.map(|name| options.credentials.join(name));
         let places: Vec<PathBuf> =
             [options.config.clone(), options.credentials.clone()].into_iter().chain(within).collect();
+        #[cfg(feature = "gzip")]
+        let places = [places, vec![source::packed(&options.config)]].concat();
         let mut files = Files {
             watches: Vec::new(),
             complete: true,

@@ -17,12 +17,16 @@ mod services;
 #[cfg(feature = "api")]
 pub(crate) mod target;
 #[cfg(feature = "api")]
+mod tcp;
+#[cfg(feature = "api")]
 mod tls;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+#[cfg(feature = "gzip")]
+use std::path::PathBuf;
 #[cfg(feature = "api")]
 use std::sync::Arc;
 
@@ -147,12 +151,46 @@ pub(crate) fn last_good(options: &Options) -> Result<Loaded> {
 
 /// Reads one configuration file and says in a sentence what is wrong with it.
 pub(crate) fn read_config(path: &Path) -> Result<(NodeConfig, String)> {
-    let bytes = read_bounded(path, MAX_CONFIG_BYTES as u64)?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        Error::new(format!("{}: byte {}: not UTF-8 text", path.display(), e.utf8_error().valid_up_to()))
-    })?;
+    #[cfg(feature = "gzip")]
+    let (path, text) = match packed(path) {
+        packed if !path.exists() && packed.exists() => {
+            let text = unpack(&read_bounded(&packed, MAX_CONFIG_BYTES as u64)?);
+            (&*packed.clone(), text.context(|| packed.display().to_string())?)
+        }
+        _ => (path, read_text(path)?),
+    };
+    #[cfg(not(feature = "gzip"))]
+    let text = read_text(path)?;
     let config = NodeConfig::parse(&text).context(|| path.display().to_string())?;
     Ok((config, text))
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_bounded(path, MAX_CONFIG_BYTES as u64)?;
+    String::from_utf8(bytes)
+        .map_err(|e| Error::new(format!("{}: byte {}: not UTF-8 text", path.display(), e.utf8_error().valid_up_to())))
+}
+
+/// Where a configuration is that is too long for a ConfigMap, if there is none at `path`.
+#[cfg(feature = "gzip")]
+pub(crate) fn packed(path: &Path) -> PathBuf {
+    path.with_extension("json.gz")
+}
+
+/// What gzip(1) has packed.
+#[cfg(feature = "gzip")]
+fn unpack(packed: &[u8]) -> Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let limit = MAX_CONFIG_BYTES as u64 + 1;
+    flate2::read::GzDecoder::new(packed).take(limit).read_to_string(&mut text).context(|| "unpack".to_owned())?;
+    Ok(text)
+}
+
+/// Only a connector has so many peers.
+#[cfg(all(feature = "api", not(feature = "gzip")))]
+fn unpack(_: &[u8]) -> Result<String> {
+    Err(Error::new("is packed, which only a connector reads".to_owned()))
 }
 
 /// Whether the node has tunnels.

@@ -1,5 +1,7 @@
 //! How the operator does with many nodes: `make bench-operator`. A real API server, nodes that exist on paper only.
 
+mod objects;
+
 use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::net::Ipv4Addr;
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::objects::{cluster, edge, node, service, slice};
 use super::api::Api;
 use super::binaries;
 use super::control_plane::{ControlPlane, Site, command};
@@ -24,13 +27,14 @@ const NAMESPACE: &str = "selvedge";
 const CONFIGS: &str = "/api/v1/namespaces/selvedge/configmaps";
 /// Requests side by side that make objects.
 const HANDS: usize = 8;
-const ENDPOINTS: usize = 5;
+const COMPILE: &str = "selvedge_operator_compile_seconds";
+const PASS: &str = "selvedge_operator_pass_seconds";
 
 /// How many of everything.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Edge nodes, one run for each number.
-    #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000, 10000])]
     nodes: Vec<usize>,
     /// Communities; every edge node is in one of them.
     #[arg(long, default_value_t = 50)]
@@ -61,6 +65,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         "writes per change",
         "writes while quiet",
         "heartbeats meanwhile",
+        "changes of endpoints",
+        "passes meanwhile",
         "one compilation, s",
         "RSS, MB",
         "at most, MB",
@@ -113,16 +119,21 @@ impl Size<'_> {
         let metrics = Metrics { url: format!("http://127.0.0.1:{}", port + 4) };
         metrics.settle()?;
         let before = metrics.writes()?;
+        let compiled = metrics.sum(COMPILE)?;
         let mut latencies = Vec::new();
         for number in 0..self.options.changes {
             latencies.push(self.change(&api, number)?);
         }
         metrics.settle()?;
         let per_change = (metrics.writes()? - before) / self.options.changes as f64;
+        let compiled = compiled.mean(&metrics.sum(COMPILE)?);
 
         let before = metrics.writes()?;
         let beats = self.heartbeats(&api)?;
         let quiet = metrics.writes()? - before;
+        let before = metrics.sum(PASS)?;
+        let moves = self.endpoints(&api)?;
+        let passes = metrics.sum(PASS)?.count - before.count;
         operator.check()?;
 
         latencies.sort_by(f64::total_cmp);
@@ -138,7 +149,9 @@ impl Size<'_> {
             format!("{per_change:.1}"),
             format!("{quiet:.0}"),
             beats.to_string(),
-            format!("{:.2}", metrics.mean("selvedge_operator_compile_seconds")?),
+            moves.to_string(),
+            format!("{passes:.0}"),
+            format!("{compiled:.2}"),
             megabytes("VmRSS")?,
             megabytes("VmHWM")?,
         ])
@@ -210,63 +223,37 @@ impl Size<'_> {
 
     /// What kubelets do all the time; how many there were.
     fn heartbeats(&self, api: &Api) -> Result<usize> {
-        let end = Instant::now() + Duration::from_secs(self.options.quiet);
-        let mut beats = 0;
-        while Instant::now() < end {
+        self.repeat(|beats| {
             let name = edge(beats % self.nodes);
             let condition = json!({"type": "Ready", "status": "True", "reason": format!("Beat{beats}")});
             let patch = json!({"status": {"conditions": [condition]}}).to_string();
             let path = format!("/api/v1/nodes/{name}/status");
             let content = "application/strategic-merge-patch+json";
             ensure!(api.ask("PATCH", &path, Some((content, &patch)))?.status == 200, "a heartbeat of {name}");
-            beats += 1;
-        }
-        Ok(beats)
+            Ok(())
+        })
     }
-}
 
-fn edge(number: usize) -> String {
-    format!("edge-{number:05}")
-}
+    /// Pods come and go all the time, too; how many did.
+    fn endpoints(&self, api: &Api) -> Result<usize> {
+        self.repeat(|moves| {
+            let number = moves % self.options.services;
+            let mut slice = slice(number, self.nodes);
+            slice["endpoints"][0]["addresses"] = json!([Ipv4Addr::new(10, 245, (moves >> 8) as u8, moves as u8)]);
+            api.apply(&slice)
+        })
+    }
 
-fn cluster() -> Value {
-    json!({
-        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "scale"},
-        "spec": {
-            "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "edgePodCIDRs": ["10.128.0.0/10"],
-            "edgeMaskSize": 26, "connector": {"addresses": ["203.0.113.10"]},
-        },
-    })
-}
-
-fn node(name: &str, role: &str, address: Ipv4Addr, pods: Option<&str>) -> Value {
-    let spec = pods.map_or(json!({}), |pods| json!({"podCIDR": pods, "podCIDRs": [pods]}));
-    json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": {format!("node-role.kubernetes.io/{role}"): ""}}, "spec": spec,
-        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
-    })
-}
-
-fn service(number: usize) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("service-{number}"), "namespace": "default"},
-        "spec": {"ports": [{"name": "web", "port": 80, "targetPort": 8080}]},
-    })
-}
-
-fn slice(number: usize, nodes: usize) -> Value {
-    let endpoint = |which: usize| {
-        let [a, b] = ((number * ENDPOINTS + which) as u16).to_be_bytes();
-        json!({"addresses": [Ipv4Addr::new(10, 244, a, b)], "nodeName": edge(number % nodes), "conditions": {"ready": true}})
-    };
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": format!("service-{number}-1"), "namespace": "default",
-                     "labels": {"kubernetes.io/service-name": format!("service-{number}")}},
-        "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}],
-        "endpoints": (0..ENDPOINTS).map(endpoint).collect::<Vec<_>>(),
-    })
+    /// One after the other for a while; how many there were.
+    fn repeat(&self, change: impl Fn(usize) -> Result<()>) -> Result<usize> {
+        let end = Instant::now() + Duration::from_secs(self.options.quiet);
+        let mut number = 0;
+        while Instant::now() < end {
+            change(number)?;
+            number += 1;
+        }
+        Ok(number)
+    }
 }
 
 pub(super) fn in_parallel(objects: &[Value], make: impl Fn(&Value) -> Result<()> + Sync) -> Result<()> {
@@ -303,6 +290,19 @@ fn follow(api: &Api, path: &str) -> Result<Receiver<(String, Instant)>> {
     Ok(told)
 }
 
+/// Of all that was measured so far.
+struct Sum {
+    sum: f64,
+    count: f64,
+}
+
+impl Sum {
+    /// Of what came after it.
+    fn mean(&self, later: &Sum) -> f64 {
+        (later.sum - self.sum) / (later.count - self.count).max(1.0)
+    }
+}
+
 /// What the operator tells of itself.
 struct Metrics {
     url: String,
@@ -326,8 +326,8 @@ impl Metrics {
     }
 
     /// Of a histogram.
-    fn mean(&self, name: &str) -> Result<f64> {
-        Ok(self.value(&format!("{name}_sum"))? / self.value(&format!("{name}_count"))?.max(1.0))
+    fn sum(&self, name: &str) -> Result<Sum> {
+        Ok(Sum { sum: self.value(&format!("{name}_sum"))?, count: self.value(&format!("{name}_count"))? })
     }
 
     /// Waits until nothing was written for three seconds.

@@ -157,7 +157,8 @@ fn try_out(
             Err(e) => report.faults.push(format!("{reference}: {}: {}", e.field, e.message)),
         }
     };
-    manifests.iter().filter(|value| value["kind"] != "Node").for_each(|value| read(value, report));
+    let ours = manifests.iter().filter(|value| value["kind"] != "Node");
+    ours.chain(&found.blocks).for_each(|value| read(value, report));
     for (name, node) in &found.nodes {
         let mut object = node.object.clone();
         if let Some((annotations, _)) = expected.get(name.as_str()) {

@@ -20,6 +20,8 @@ pub(super) struct FabEdge {
     /// Clusters with their networks.
     pub(super) clusters: BTreeMap<String, Vec<String>>,
     pub(super) nodes: BTreeMap<String, FabEdgeNode>,
+    /// Of Calico's IPAM, beside which FabEdge runs: the networks of nodes in the cloud.
+    pub(super) blocks: Vec<Value>,
 }
 
 /// A node, as FabEdge sees it.
@@ -53,6 +55,7 @@ impl FabEdge {
                 ("v1", "Node") => {
                     found.nodes.insert(name, node(object));
                 }
+                ("crd.projectcalico.org", "IPAMBlock") => found.blocks.push(object.clone()),
                 ("apps", "Deployment") => found.deployment(object),
                 _ => {}
             }

@@ -113,6 +113,19 @@ to be mended first:
 }
 
 #[test]
+fn networks_of_the_cloud_are_those_that_calico_gave() {
+    let mut objects = calico();
+    let spec = json!({"cidr": "10.233.70.0/26", "affinity": "host:cloud-1", "deleted": false});
+    let metadata = json!({"name": "10-233-70-0-26"});
+    objects.push(
+        json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMBlock", "metadata": metadata, "spec": spec}),
+    );
+    let adopted = adopt(&objects);
+    assert!(adopted.report.faults.is_empty(), "{}", adopted.report);
+    assert!(adopted.manifests.iter().all(|object| object["kind"] != "IPAMBlock"), "it is not ours to write");
+}
+
+#[test]
 fn secrets_of_fabedge_stay_where_they_are() {
     let text = serde_json::to_string(&adopt(&calico()).manifests).unwrap();
     assert!(!text.contains("secret"), "{text}");

@@ -14,16 +14,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use self::stored::Stored;
 use super::failure::{Context, Failure};
-use super::pass::{bounded, gone};
+use super::pass::bounded;
+use super::stored::Stored;
+use super::write::gone;
 use super::{QUIET, pause, random, render};
 use crate::api::AgentSpec;
-use crate::core::fleet::{self, Action, Fleet, LABEL_MARK, Memory, NodeView, Pod, Report};
+use crate::core::fleet::{self, Action, Fleet, LABEL_MARK, Memory, NodeView, Pod, Record, Report};
 use crate::index::{Change, Key, Listing, follow};
 use crate::telemetry::Metrics;
-
-mod stored;
 
 /// Of labels that another manager than the one of the configurations writes.
 const MANAGER: &str = "selvedge-operator-agents";
@@ -54,7 +53,7 @@ pub(crate) struct Agents {
     pods: Listing<Pod>,
     memory: Memory,
     /// Read anew by every new leader.
-    stored: Option<Stored>,
+    stored: Option<Stored<Record>>,
     started: Instant,
     due: Instant,
     failures: u32,
@@ -167,24 +166,22 @@ impl Agents {
         let configs: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let stored = match self.stored.take() {
             Some(stored) => stored,
-            None => bounded(stored::load(&configs)).await?,
+            None => bounded(load(&configs)).await?,
         };
         let pods: Vec<Pod> = self.pods.iter().map(|(_, pod)| pod.clone()).collect();
-        let fleet = Fleet { namespace: &self.namespace, spec, nodes, pods: &pods, record: &stored.record };
+        let fleet = Fleet { namespace: &self.namespace, spec, nodes, pods: &pods, record: &stored.value };
         let plan = fleet::plan(fleet, &mut self.memory, self.started.elapsed());
-        let kept = if plan.record == stored.record {
-            stored
+        if plan.record == stored.value {
+            self.stored = Some(stored);
         } else {
-            if plan.record.refused.is_some() && plan.record.refused != stored.record.refused {
+            if plan.record.refused.is_some() && plan.record.refused != stored.value.refused {
                 warn!("agents: too many nodes fail; the rollout is stopped");
             }
-            bounded(stored::save(&configs, &stored, &plan.record)).await?
-        };
-        let is_ours = kept.record == plan.record;
-        self.stored = Some(kept);
-        if !is_ours {
-            // What was planned followed from another one.
-            return Ok(Some(self.started.elapsed()));
+            self.stored = bounded(stored.save(&configs, &plan.record)).await?;
+            if self.stored.is_none() {
+                // What was planned followed from another one.
+                return Ok(Some(self.started.elapsed()));
+            }
         }
         self.tell(plan.report);
 
@@ -282,6 +279,15 @@ impl Agents {
             }
         }
     }
+}
+
+/// A record that cannot be read counts as none: then nothing is known to be healthy, and nothing is refused.
+async fn load(api: &Api<ConfigMap>) -> Result<Stored<Record>, Failure> {
+    let begin_anew = |e| {
+        warn!("{e}; begun anew");
+        Ok(Record::default())
+    };
+    Ok(Stored::load(api, begin_anew).await?.unwrap_or_default())
 }
 
 fn narrow(pod: &KubernetesPod) -> Option<(Key, Pod)> {

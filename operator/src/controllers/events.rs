@@ -15,8 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use super::render::MANAGER;
 use crate::api::{API_VERSION, ObjectRef};
-use crate::core::{Problem, Severity};
-use crate::index::{Objects, digest};
+use crate::core::{Problem, Severity, digest};
+use crate::index::Objects;
 use crate::telemetry::words;
 
 /// At once, so that a mistake in one place is no flood.
@@ -73,10 +73,10 @@ fn event(
         "EndpointSlice" => "discovery.k8s.io/v1",
         _ => API_VERSION,
     };
-    let identity = digest(&format!("{} {reason} {message}", seen.identity.uid));
+    let identity = digest(format!("{} {reason} {message}", seen.identity.uid).as_bytes()).to_string();
     Some(Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{identity:016x}", short(&name))),
+            name: Some(format!("{}.{}", short(&name), &identity[..16])),
             namespace: Some(place),
             ..ObjectMeta::default()
         },

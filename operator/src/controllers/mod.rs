@@ -9,7 +9,6 @@
 //! Level-triggered: a pass starts from what is there, so it may end anywhere and the next one goes on.
 
 pub(crate) mod agents;
-mod allocations;
 mod credentials;
 mod events;
 mod failure;
@@ -18,8 +17,12 @@ mod ledger;
 mod pass;
 mod plan;
 mod render;
+mod say;
+mod sign;
 mod status;
+mod stored;
 mod tokens;
+mod write;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -32,13 +35,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use self::agents::Wanted;
-use self::allocations::Stored;
 use self::credentials::Keys;
 use self::events::Told;
-use self::plan::Checks;
+use self::plan::{Checks, Made};
+use self::stored::Stored;
 use crate::core::fleet::Report;
-use crate::core::{IpPool, Options};
-use crate::index::{News, Objects, Written};
+use crate::core::{Allocations, IpPool, Options};
+use crate::index::{Kind, News, Objects, Written};
 use crate::server::Server;
 use crate::telemetry::{Health, Metrics};
 
@@ -83,14 +86,17 @@ pub(crate) struct Controller {
     objects: Objects,
     written: Written,
     /// Read anew by every new leader.
-    stored: Option<Stored>,
+    stored: Option<Stored<Allocations>>,
     keys: Option<Keys>,
     checks: Checks,
+    made: Made,
     told: Told,
     /// Those of Calico that were made last.
     ip_pools: Option<BTreeMap<String, IpPool>>,
     /// Refusals of the API server, by node.
     refusals: BTreeMap<String, String>,
+    /// Whether any configuration says what the Services are.
+    tells_services: bool,
     schedule: Schedule,
 }
 
@@ -148,9 +154,11 @@ impl Controller {
             stored: None,
             keys: None,
             checks: Checks::default(),
+            made: Made::default(),
             told: Told::default(),
             ip_pools: None,
             refusals: BTreeMap::new(),
+            tells_services: true,
             schedule,
         }
     }
@@ -163,7 +171,8 @@ impl Controller {
             let missing = self.missing();
             let complete = missing.is_empty();
             self.around.health.missing(missing);
-            if complete && !std::mem::replace(&mut ready, true) {
+            // What is read may become more by what is read.
+            if !std::mem::replace(&mut ready, complete) && complete {
                 info!("all objects are listed");
                 self.schedule.due = Instant::now();
             }
@@ -218,7 +227,10 @@ impl Controller {
 
     fn take(&mut self, news: News) {
         let matters = match news {
-            News::Object(kind, change) => self.objects.apply(kind, *change),
+            // Endpoints come and go all the time: where no configuration tells of them, nothing follows from that.
+            News::Object(kind, change) => {
+                self.objects.apply(kind, *change) && (self.tells_services || kind != Kind::EndpointSlice)
+            }
             News::Config(change) => self.written.apply_config(change),
             News::Secret(change) => self.written.apply_secret(change),
         };

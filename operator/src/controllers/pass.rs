@@ -4,56 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures::StreamExt;
-use futures::stream;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use selvedge_model::{Role, ServiceMode, ServiceSource};
-use serde_json::json;
-use tracing::{info, warn};
+use selvedge_model::Role;
+use tracing::warn;
 
 use super::agents::Wanted;
-use super::credentials::Keys;
-use super::failure::{Context, Failure};
-use super::plan::{self, Action, Owned, Plan, Reason};
-use super::render::{self, MANAGER};
-use super::status::{self, Update};
-use super::{Controller, allocations, credentials, events, ip_pools, until};
-use crate::api::CERTIFICATE_DAYS;
-use crate::authority::{Authorities, Credentials, Everybody, seconds};
+use super::failure::Failure;
+use super::plan::{self, Plan};
+use super::stored::Stored;
+use super::write::text;
+use super::{Controller, ip_pools, until};
 use crate::core::fleet::NodeView;
-use crate::core::issued::Issued;
-use crate::core::rotation::Phase;
-use crate::core::{Memory, Output, Problem, Severity, compile, encode};
-use crate::index::{self, WrittenConfig, key, resource};
+use crate::core::{Memory, Output, Problem, Severity, compile};
+use crate::index::key;
 use crate::server::{Common, Entry};
-use crate::telemetry::{Verb, metrics};
+use crate::telemetry::metrics;
 
-/// Writes at once.
-const PARALLEL: usize = 32;
-/// Writes between two looks for something new.
-const CHUNK: usize = 256;
 /// For one write.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Between looks for devices while authorities change.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// How a pass went.
 struct Outcome {
     success: bool,
     renewal: Option<SystemTime>,
-}
-
-/// What a write came to.
-enum Done {
-    Config(Box<Option<(index::Key, WrittenConfig)>>),
-    /// With what is to be remembered of the certificate.
-    Secret(Box<Option<(index::Key, index::WrittenSecret)>>, Issued),
-    DeletedConfig(String),
-    DeletedSecret(String),
 }
 
 impl Controller {
@@ -76,25 +50,26 @@ impl Controller {
         let (client, namespace) = (self.around.client.clone(), self.around.namespace.clone());
         let configs: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
         if self.stored.is_none() {
-            let stored = bounded(allocations::load(&configs)).await?;
-            self.stored = Some(stored.unwrap_or_else(|| allocations::recovered(&self.written)));
+            // One that cannot be read is an error: to go on would give networks twice.
+            let stored = bounded(Stored::load(&configs, Err)).await?;
+            self.stored = Some(stored.unwrap_or_else(|| Stored::new(self.written.allocations())));
         }
         let Some(stored) = self.stored.clone() else { return Err(Failure::new("pod networks were not read")) };
 
         let start = Instant::now();
         let (state, mut problems) = self.objects.state();
         let memory = Memory {
-            allocations: stored.allocations.clone(),
+            allocations: stored.value.clone(),
             incumbents: self.written.configs.iter().map(|((_, node), _)| node.clone()).collect(),
             complete: self.objects.shows_all_nodes(),
         };
         let compiled = compile(&state, &self.around.options, &memory);
-        drop(state);
         problems.extend(compiled.problems);
-        let mut output = compiled.output;
+        let output = compiled.output;
         let mut plan = Plan::default();
-        if let Some(output) = &mut output {
-            plan::configurations(output, &self.objects, &self.written, &mut plan);
+        if let Some(output) = &output {
+            self.tells_services = output.tells_services;
+            plan::configurations(output, &self.objects, &self.written, &mut self.made, &mut plan);
             plan::remains(&self.objects, &self.written, &mut plan);
         }
         let spent = start.elapsed();
@@ -102,8 +77,8 @@ impl Controller {
 
         if let Some(output) = &output {
             // Before any configuration carries them: neither a crash nor a second operator may give a network twice.
-            if output.allocations != stored.allocations {
-                self.stored = bounded(allocations::save(&configs, &stored, &output.allocations)).await?;
+            if output.allocations != stored.value {
+                self.stored = bounded(stored.save(&configs, &output.allocations)).await?;
                 if self.stored.is_none() {
                     return Err(Failure::new("pod networks were given out by another operator at the same time"));
                 }
@@ -137,7 +112,7 @@ impl Controller {
     }
 
     /// Whether Calico has the pools it should.
-    async fn keep_untranslated(&mut self, output: Option<&Output>) -> bool {
+    async fn keep_untranslated(&mut self, output: Option<&Output<'_>>) -> bool {
         let Some(Output { ip_pools: wanted, .. }) = output else { return true };
         if self.ip_pools.as_ref() == Some(wanted) || !self.leads() {
             return true;
@@ -150,98 +125,16 @@ impl Controller {
         true
     }
 
-    /// Plans the credentials, and goes on with the change of authorities and with revocations.
-    async fn sign(&mut self, output: Option<&Output>, plan: &mut Plan) -> Result<(), Failure> {
-        let now = SystemTime::now();
-        let nothing = Output { certificate_days: CERTIFICATE_DAYS, ..Output::default() };
-        let secrets: Api<Secret> = Api::namespaced(self.around.client.clone(), &self.around.namespace);
-        if self.keys.is_none() {
-            // Without any node there is nobody to sign for.
-            let Some(output) = output else { return Ok(()) };
-            let wanted = output.authority.rotate.as_deref();
-            self.keys = Some(bounded(credentials::load(&secrets, &output.cluster, wanted, now)).await?);
-            self.checks.forget();
-            self.around.ledger.forget().await;
-        }
-        let Some(keys) = self.keys.clone() else { return Ok(()) };
-        let Some(output) = output else {
-            let mut issued = Issued::default();
-            self.plan_credentials(&nothing, &keys.authorities, &mut issued, now, plan);
-            return Ok(());
-        };
-        let settings = &output.authority;
-        let revoke = |issued: &mut Issued| issued.revoke(&settings.revoked, seconds(now));
-        let mut issued = bounded(self.around.ledger.change(revoke)).await?;
-        let mut authorities = keys.copy()?;
-        if authorities.revoke(issued.revoked(), now).map_err(|e| Failure::new(e.to_string()))? {
-            info!("{} certificates are revoked", issued.revoked().len());
-            self.replace(&secrets, &keys, &authorities).await?;
-        }
-        let Some(keys) = self.keys.clone() else { return Ok(()) };
-        self.plan_credentials(output, &keys.authorities, &mut issued, now, plan);
-        bounded(self.around.ledger.change(|known| known.merge(&issued))).await?;
-
-        // Nobody lacks anything: all have what the last step brought.
-        let served = !plan.actions.iter().any(|action| matches!(action, Action::Secret(_)));
-        let mut everybody = Everybody { trusted: served, replaced: served };
-        let devices: Vec<&String> = issued.devices(seconds(now)).collect();
-        if !devices.is_empty() {
-            let seen = self.around.server.as_ref().map(|server| server.everybody(devices.into_iter()));
-            everybody.trusted &= seen.is_some_and(|seen| seen.trusted);
-            everybody.replaced &= seen.is_some_and(|seen| seen.replaced);
-        }
-        let mut authorities = keys.copy()?;
-        let before = authorities.phase();
-        let (step, wake) = authorities
-            .advance(&output.cluster, settings.rotate.as_deref(), settings.grace, &everybody, now)
-            .map_err(|e| Failure::new(e.to_string()))?;
-        if before != authorities.phase() {
-            self.replace(&secrets, &keys, &authorities).await?;
-        }
-        let wake = match step {
-            Some(step) => {
-                info!("{step}");
-                Some(now)
-            }
-            // Devices are seen at any time.
-            None if authorities.phase() != Phase::Steady => Some(wake.map_or(now + LOOK, |wake| wake.min(now + LOOK))),
-            None => wake,
-        };
-        plan.renewal = plan.renewal.into_iter().chain(wake).min();
-        Ok(())
-    }
-
-    fn plan_credentials(
-        &mut self,
-        output: &Output,
-        authorities: &Authorities,
-        issued: &mut Issued,
-        now: SystemTime,
-        plan: &mut Plan,
-    ) {
-        let enrols = self.around.server.is_some();
-        let (objects, written, checks) = (&self.objects, &self.written, &mut self.checks);
-        plan::credentials(output, enrols, objects, written, authorities, issued, checks, now, plan);
-    }
-
-    /// Keeps changed authorities before they are used.
-    async fn replace(&mut self, secrets: &Api<Secret>, old: &Keys, new: &Authorities) -> Result<(), Failure> {
-        self.checks.forget();
-        // If somebody else has changed them, they are read again.
-        self.keys = None;
-        self.keys = Some(bounded(credentials::save(secrets, old, new)).await?);
-        Ok(())
-    }
-
     /// What devices are answered from now on. Nodes of the cluster have ConfigMap and Secret.
-    fn publish(&self, output: &Output) -> Result<(), Failure> {
+    fn publish(&self, output: &Output<'_>) -> Result<(), Failure> {
         let (Some(server), Some(keys)) = (&self.around.server, &self.keys) else { return Ok(()) };
         let mut entries = BTreeMap::new();
         let outpost = |node: &str| self.objects.node(node).is_some_and(|seen| seen.reference.kind == "Outpost");
-        for config in output.nodes.values().filter(|config| outpost(&config.node)) {
+        for (node, outline) in output.nodes.iter().filter(|(node, _)| outpost(node)) {
             // What cannot be sent was said when the ConfigMap was planned.
-            let Ok(text) = encode(config) else { continue };
-            entries.insert(config.name.clone(), Entry { node: config.node.clone(), config: text });
+            let Some((generation, digest)) = self.made.sendable(node) else { continue };
+            let config = if server.has(&outline.name, digest) { None } else { Some(text(output, node, generation)?) };
+            entries.insert(outline.name.clone(), Entry { node: (*node).to_owned(), digest, config });
         }
         let kept = self.written.configs.iter().filter(|((_, node), _)| outpost(node));
         let kept = kept.map(|(_, there)| there.name.clone()).collect();
@@ -253,214 +146,26 @@ impl Controller {
         server.publish(common, entries, &kept, SystemTime::now()).map_err(|e| Failure::new(e.to_string()))
     }
 
-    /// Whether all was written. Ends early if there is something new, which the next pass looks at first, but not before it
-    /// has written for as long as it took to compile: where everything changes all the time, most of it is written.
-    async fn write(&mut self, actions: Vec<Action>, output: Option<&Output>, least: Duration) -> bool {
-        let mut issued = Issued::default();
-        let written = self.write_all(actions, output, least, &mut issued).await;
-        if issued == Issued::default() {
-            return written;
-        }
-        // What is lost between finds the next pass in the Secrets.
-        match bounded(self.around.ledger.change(|known| known.merge(&issued))).await {
-            Ok(_) => written,
-            Err(e) => {
-                warn!("{e}");
-                false
-            }
-        }
-    }
-
-    async fn write_all(
-        &mut self,
-        actions: Vec<Action>,
-        output: Option<&Output>,
-        least: Duration,
-        issued: &mut Issued,
-    ) -> bool {
-        let start = Instant::now();
-        let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
-        let total = actions.len();
-        let mut done = 0;
-        let mut failed: Option<Failure> = None;
-        let mut actions = actions.into_iter().peekable();
-        while actions.peek().is_some() {
-            let chunk: Vec<Action> = actions.by_ref().take(CHUNK).collect();
-            let results: Vec<_> =
-                stream::iter(&chunk).map(|action| self.act(action, days)).buffer_unordered(PARALLEL).collect().await;
-            for (action, result) in results {
-                let (kind, verb, node) = action.words();
-                self.around.metrics.written(kind, verb, result.is_ok());
-                match result {
-                    Ok(result) => {
-                        done += 1;
-                        self.refusals.remove(node);
-                        if let Done::Secret(_, certificate) = &result {
-                            issued.merge(certificate);
-                        }
-                        self.settle(result);
-                    }
-                    Err(e) => {
-                        if e.is_refusal() {
-                            self.refusals.insert(node.to_owned(), format!("cannot be given what it needs: {e}"));
-                        }
-                        failed = Some(e);
-                    }
-                }
-            }
-            if !self.leads() {
-                return false;
-            }
-            if self.drain() && start.elapsed() >= least && actions.peek().is_some() {
-                info!("{done} of {total} objects written; looking at what is new");
-                return true;
-            }
-        }
-        if let Some(e) = &failed {
-            warn!("{} of {total} objects could not be written, for example {e}", total - done);
-        } else if total > 0 {
-            info!("{total} objects written");
-        }
-        failed.is_none()
-    }
-
-    async fn act<'a>(&self, action: &'a Action, days: u32) -> (&'a Action, Result<Done, Failure>) {
-        let result = if self.leads() {
-            bounded(self.try_act(action, days)).await
-        } else {
-            Err(Failure::new("another operator may write now"))
-        };
-        (action, result)
-    }
-
-    async fn try_act(&self, action: &Action, days: u32) -> Result<Done, Failure> {
-        let client = self.around.client.clone();
-        let configs: Api<ConfigMap> = Api::namespaced(client.clone(), &self.around.namespace);
-        let secrets: Api<Secret> = Api::namespaced(client, &self.around.namespace);
-        let apply = PatchParams::apply(MANAGER).force();
-        match action {
-            Action::Config(Owned { node, owner, content }) => {
-                let object = render::config_map(node, owner, content);
-                let name = render::name(node);
-                let written = configs.patch(&name, &apply, &Patch::Apply(&object)).await;
-                let written = written.context(|| format!("ConfigMap {name}"))?;
-                Ok(Done::Config(Box::new(index::config(&written))))
-            }
-            Action::Secret(Owned { node, owner, content }) => {
-                let (credentials, issued) = self.credentials(node, content, days)?;
-                let object = render::secret(node, owner, &credentials);
-                let name = render::name(node);
-                let written = secrets.patch(&name, &apply, &Patch::Apply(&object)).await;
-                let written = written.context(|| format!("Secret {name}"))?;
-                info!("{node}: credentials {}", content.why);
-                Ok(Done::Secret(Box::new(index::secret(&written)), issued))
-            }
-            Action::DeleteConfig(node) => {
-                let name = render::name(node);
-                gone(configs.delete(&name, &DeleteParams::default()).await).context(|| format!("ConfigMap {name}"))?;
-                info!("{node}: removed");
-                Ok(Done::DeletedConfig(node.clone()))
-            }
-            Action::DeleteSecret(node) => {
-                let name = render::name(node);
-                gone(secrets.delete(&name, &DeleteParams::default()).await).context(|| format!("Secret {name}"))?;
-                Ok(Done::DeletedSecret(node.clone()))
-            }
-        }
-    }
-
-    fn credentials(&self, node: &str, reason: &Reason, days: u32) -> Result<(Credentials, Issued), Failure> {
-        let Some(keys) = &self.keys else { return Err(Failure::new("there is no certificate authority")) };
-        let there = self.written.secrets.get(&key(node)).and_then(|there| there.credentials.as_ref());
-        if let Some(there) = there.filter(|_| reason.keep) {
-            return Ok((keys.authorities.current(there), Issued::default()));
-        }
-        let mut issued = Issued::default();
-        let made = keys.authorities.issue(&reason.name, &mut issued, SystemTime::now(), days);
-        made.map(|(made, _)| (made, issued)).map_err(|e| Failure::new(format!("{node}: {e}")))
-    }
-
-    /// Takes note of what was written, before the watch tells of it.
-    fn settle(&mut self, done: Done) {
-        match done {
-            Done::Config(written) => {
-                if let Some((key, written)) = *written {
-                    self.written.configs.insert(key, written);
-                }
-            }
-            Done::Secret(written, _) => {
-                if let Some((key, written)) = *written {
-                    self.written.secrets.insert(key, written);
-                }
-            }
-            Done::DeletedConfig(node) => self.written.configs.remove(&key(&node)),
-            Done::DeletedSecret(node) => self.written.secrets.remove(&key(&node)),
-        }
-    }
-
-    /// Statuses and Events. Whether the statuses could be written.
-    async fn say(&mut self, output: Option<&Output>, problems: &[Problem]) -> bool {
-        let now = Timestamp::now();
-        let client = self.around.client.clone();
-        let events = self.told.news(problems, &self.objects, now);
-        let send = |event| {
-            let client = client.clone();
-            async move {
-                let _ = tokio::time::timeout(PATIENCE, events::send(&client, event)).await;
-            }
-        };
-        stream::iter(events).map(send).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
-
-        let updates =
-            status::updates(&self.objects, output, &self.around.agents.borrow(), problems, &format!("{now:.0}"));
-        let put = |update: Update| {
-            let client = client.clone();
-            async move {
-                let api: Api<DynamicObject> = Api::all_with(client, &resource(update.kind));
-                let patch = Patch::Merge(json!({"status": update.status}));
-                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-                let about = || format!("status of {} {}", update.kind.name(), update.name);
-                let written =
-                    bounded(async { api.patch_status(&update.name, &params, &patch).await.context(about) }).await;
-                (update, written.map(drop))
-            }
-        };
-        let results: Vec<_> = stream::iter(updates).map(put).buffer_unordered(PARALLEL).collect().await;
-        let mut success = true;
-        for (update, result) in results {
-            self.around.metrics.written("status", Verb::Apply, result.is_ok());
-            match result {
-                Ok(()) => self.objects.set_status(update.kind, &update.name, update.status),
-                Err(e) => {
-                    warn!("{e}");
-                    success = false;
-                }
-            }
-        }
-        success
-    }
-
     /// Tells which nodes are to have agents: those whose configuration and credentials are there.
-    fn equip(&self, output: Option<&Output>) {
+    fn equip(&self, output: Option<&Output<'_>>) {
         let Some(output) = output else { return };
         let spec = self.objects.cluster(&output.cluster).and_then(|cluster| cluster.agent.clone());
         let mut nodes = BTreeMap::new();
-        for (name, config) in &output.nodes {
+        for (name, outline) in &output.nodes {
             let Some((uid, node)) = self.objects.kubernetes_node(name) else { continue };
             let Some(there) = self.written.configs.get(&key(name)).filter(|there| there.owner == uid) else { continue };
             if self.written.secrets.get(&key(name)).is_none() {
                 continue;
             }
-            let serves = config.services.mode != ServiceMode::Off;
             let view = NodeView {
                 uid: uid.to_owned(),
-                role: config.role,
+                role: outline.role,
                 online: node.online,
                 agent: node.agent.clone(),
                 marked: there.marked,
-                token: serves && config.services.source == ServiceSource::Api,
+                token: outline.asks_api,
             };
-            nodes.insert(name.clone(), view);
+            nodes.insert((*name).to_owned(), view);
         }
         let wanted = Some(Wanted { spec, nodes });
         self.around.wanted.send_if_modified(|old| {
@@ -470,11 +175,11 @@ impl Controller {
         });
     }
 
-    fn measure(&self, output: Option<&Output>, problems: &[Problem], longest: usize, renewal: Option<SystemTime>) {
+    fn measure(&self, output: Option<&Output<'_>>, problems: &[Problem], longest: usize, renewal: Option<SystemTime>) {
         let metrics = &self.around.metrics;
-        let configs = || output.iter().flat_map(|output| output.nodes.values());
+        let outlines = || output.iter().flat_map(|output| output.nodes.values());
         for (role, word) in [(Role::Edge, "edge"), (Role::Connector, "connector"), (Role::Cloud, "cloud")] {
-            let count = configs().filter(|config| config.role == role).count();
+            let count = outlines().filter(|outline| outline.role == role).count();
             metrics.nodes.get_or_create(&metrics::Role { role: word }).set(count.try_into().unwrap_or(u32::MAX));
         }
         for (severity, word) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
@@ -485,25 +190,6 @@ impl Controller {
         metrics.longest.set(longest.try_into().unwrap_or(u32::MAX));
         let seconds = renewal.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         metrics.renewal.set(seconds.map_or(0, |seconds| seconds.as_secs().try_into().unwrap_or(u32::MAX)));
-    }
-}
-
-impl Action {
-    fn words(&self) -> (&'static str, Verb, &str) {
-        match self {
-            Action::Config(owned) => ("ConfigMap", Verb::Apply, &owned.node),
-            Action::Secret(owned) => ("Secret", Verb::Apply, &owned.node),
-            Action::DeleteConfig(node) => ("ConfigMap", Verb::Delete, node),
-            Action::DeleteSecret(node) => ("Secret", Verb::Delete, node),
-        }
-    }
-}
-
-/// What is gone already is deleted.
-pub(super) fn gone<T>(result: kube::Result<T>) -> kube::Result<()> {
-    match result {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        result => result.map(drop),
     }
 }
 

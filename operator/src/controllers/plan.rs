@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use selvedge_model::{NodeConfig, Role};
+
+use super::render::{self, ROOM};
+use crate::api::CERTIFICATE_DAYS;
 use crate::authority::Authorities;
 use crate::core::issued::Issued;
 use crate::core::renewal::Validity;
-use crate::core::{Output, Problem, encode};
-use crate::index::{Objects, Seen, Written, digest, key};
-
-/// The most that a ConfigMap holds.
-const LONGEST: usize = 1 << 20;
+use crate::core::{Digest, Output, Problem, digest, encode};
+use crate::index::{Objects, Seen, Written, WrittenConfig, key};
 
 /// Something to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The node's ConfigMap.
-    Config(Owned<String>),
+    /// The node's ConfigMap, with this generation of its configuration.
+    Config(Owned<u64>),
     /// The node's Secret, with new credentials.
     Secret(Owned<Reason>),
     DeleteConfig(String),
@@ -101,47 +102,103 @@ impl Checks {
     }
 }
 
-/// The configurations. Each one in `output` gets its generation.
-pub(super) fn configurations(output: &mut Output, objects: &Objects, written: &Written, plan: &mut Plan) {
-    for (node, config) in &mut output.nodes {
-        let Some(seen) = objects.node(node) else { continue };
-        let owner = owner(seen);
-        let there = written.configs.get(&key(node));
-        config.generation = there.map_or(0, |there| there.generation);
-        let Ok(mut text) = serde_json::to_string(config) else { continue };
-        if text.len() > LONGEST {
-            plan.problems.push(Problem::error(&seen.reference, "", too_long(text.len())));
-            continue;
-        }
-        if there.is_none_or(|there| there.digest != digest(&text)) {
-            config.generation += 1;
-            match encode(config) {
-                Ok(new) => text = new,
-                Err(message) => {
-                    plan.problems.push(Problem::error(&seen.reference, "", message));
-                    continue;
-                }
-            }
-        } else if there.is_some_and(|there| there.owner == owner.uid) {
-            plan.longest = plan.longest.max(text.len());
-            continue;
-        }
-        plan.longest = plan.longest.max(text.len());
-        plan.actions.push(Action::Config(Owned { node: node.clone(), owner, content: text }));
+/// What is known of configurations that were made earlier, so that only those that may have changed are made again.
+#[derive(Default)]
+pub(super) struct Made(BTreeMap<String, Text>);
+
+struct Text {
+    /// What it was made from.
+    input: Digest,
+    generation: u64,
+    digest: Digest,
+    length: usize,
+    /// Why it cannot be sent.
+    fault: Option<String>,
+}
+
+impl Text {
+    fn of(text: &str, generation: u64, input: Digest) -> Text {
+        Text { input, generation, digest: digest(text.as_bytes()), length: text.len(), fault: None }
+    }
+
+    fn is(&self, there: &WrittenConfig) -> bool {
+        (self.generation, self.digest) == (there.generation, there.digest)
     }
 }
 
-fn too_long(length: usize) -> String {
-    format!(
-        "its configuration has {length} bytes, more than the {LONGEST} that a ConfigMap holds; the last good one stays"
-    )
+impl Made {
+    /// Generation and digest of a node's configuration, if it can be sent.
+    pub(super) fn sendable(&self, node: &str) -> Option<(u64, Digest)> {
+        self.0.get(node).filter(|text| text.fault.is_none()).map(|text| (text.generation, text.digest))
+    }
+
+    /// A node's configuration as it is to be: with the generation that it has, or the next one if it differs.
+    fn text(&mut self, output: &Output<'_>, node: &str, input: Digest, there: Option<&WrittenConfig>) -> Option<&Text> {
+        let next = there.map_or(0, |there| there.generation) + 1;
+        let holds = |text: &Text| text.input == input && (text.generation == next || there.is_some_and(|t| text.is(t)));
+        if !self.0.get(node).is_some_and(holds) {
+            let mut config = output.config(node)?;
+            let same = there.and_then(|there| {
+                config.generation = there.generation;
+                let text = serde_json::to_string(&config).ok()?;
+                Some(Text::of(&text, config.generation, input)).filter(|text| text.is(there))
+            });
+            config.generation = next;
+            let text = same.unwrap_or_else(|| match encode(&config) {
+                Ok(text) => Text { fault: too_long(&config, &text), ..Text::of(&text, next, input) },
+                Err(fault) => Text { fault: Some(fault), ..Text::of("", next, input) },
+            });
+            self.0.insert(node.to_owned(), text);
+        }
+        self.0.get(node)
+    }
+}
+
+/// The configurations.
+pub(super) fn configurations(
+    output: &Output<'_>,
+    objects: &Objects,
+    written: &Written,
+    made: &mut Made,
+    plan: &mut Plan,
+) {
+    made.0.retain(|node, _| output.nodes.contains_key(node.as_str()));
+    for (node, outline) in &output.nodes {
+        let Some(seen) = objects.node(node) else { continue };
+        let there = written.configs.get(&key(node));
+        let Some(text) = made.text(output, node, outline.input, there) else { continue };
+        if let Some(fault) = &text.fault {
+            plan.problems.push(Problem::error(&seen.reference, "", fault.clone()));
+            continue;
+        }
+        plan.longest = plan.longest.max(text.length);
+        let owner = owner(seen);
+        if there.is_some_and(|there| text.is(there) && there.owner == owner.uid) {
+            continue;
+        }
+        plan.actions.push(Action::Config(Owned { node: (*node).to_owned(), owner, content: text.generation }));
+    }
+}
+
+/// Connectors alone read what is packed: agents are small, and have few peers.
+fn too_long(config: &NodeConfig, text: &str) -> Option<String> {
+    let length = match config.role {
+        _ if text.len() <= ROOM => return None,
+        Role::Connector => render::packed(text).map_or(usize::MAX, |packed| packed.len()),
+        Role::Edge | Role::Cloud => text.len(),
+    };
+    (length > ROOM).then(|| {
+        format!(
+            "its configuration has {length} bytes, more than the {ROOM} that a ConfigMap holds; the last good one stays"
+        )
+    })
 }
 
 /// The credentials of every node that has, or is to have, a configuration: unless it is revoked, or an outpost that
 /// `enrols` by itself. What is there is recorded.
 #[expect(clippy::too_many_arguments, reason = "they have nothing else in common")]
 pub(super) fn credentials(
-    output: &Output,
+    output: Option<&Output<'_>>,
     enrols: bool,
     objects: &Objects,
     written: &Written,
@@ -151,13 +208,16 @@ pub(super) fn credentials(
     now: SystemTime,
     plan: &mut Plan,
 ) {
+    let days = output.map_or(CERTIFICATE_DAYS, |output| output.certificate_days);
+    let revoked = |name: &str| output.is_some_and(|output| output.authority.revoked.contains(name));
     let kept = written.configs.iter().map(|((_, node), there)| (node.as_str(), there.name.as_str()));
-    let kept = kept.filter(|(node, name)| !name.is_empty() && !output.nodes.contains_key(*node));
-    let all = output.nodes.iter().map(|(node, config)| (node.as_str(), config.name.as_str()));
+    let is_new = |node: &str| output.is_some_and(|output| output.nodes.contains_key(node));
+    let kept = kept.filter(|(node, name)| !name.is_empty() && !is_new(node));
+    let all = output.iter().flat_map(|output| &output.nodes).map(|(node, outline)| (*node, outline.name.as_str()));
     for (node, name) in all.chain(kept) {
         // A node that is there but refused keeps what it has; so what it has is kept good.
         let Some(owner) = objects.node(node).map(owner) else { continue };
-        if output.authority.revoked.contains(name) || (enrols && owner.kind == "Outpost") {
+        if revoked(name) || (enrols && owner.kind == "Outpost") {
             continue;
         }
         let (why, keep) = match checks.validity(authorities, issued, node, name, written) {
@@ -173,7 +233,7 @@ pub(super) fn credentials(
             Err(why) => (why, false),
         };
         if !keep {
-            let next = Validity::from_now(now, output.certificate_days).renewal();
+            let next = Validity::from_now(now, days).renewal();
             plan.renewal = Some(plan.renewal.map_or(next, |first| first.min(next)));
         }
         let content = Reason { name: name.to_owned(), why, keep };

@@ -1,6 +1,10 @@
 //! The ConfigMap and the Secret of a node, as they are applied.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -9,22 +13,38 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::plan::Owner;
 use crate::api::API_VERSION;
 use crate::authority::Credentials;
-use crate::index::{CONFIG_KEY, NODE_LABEL};
+use crate::core::digest;
+use crate::index::{CONFIG_KEY, NODE_LABEL, NODE_PREFIX, PACKED_KEY};
 
 /// Field manager, and value of `app.kubernetes.io/managed-by`.
 pub(crate) const MANAGER: &str = "selvedge-operator";
 
 /// Name of a node's ConfigMap and of its Secret.
 pub(crate) fn name(node: &str) -> String {
-    format!("selvedge-node-{node}")
+    format!("{NODE_PREFIX}{node}")
 }
 
-pub(super) fn config_map(node: &str, owner: &Owner, text: &str) -> ConfigMap {
-    ConfigMap {
-        metadata: metadata(node, owner),
-        data: Some(BTreeMap::from([(CONFIG_KEY.to_owned(), text.to_owned())])),
-        ..ConfigMap::default()
-    }
+/// The most that a ConfigMap holds.
+pub(super) const ROOM: usize = 1 << 20;
+/// The longest value of a label.
+const LONGEST_LABEL: usize = 63;
+
+/// A text that is longer than a ConfigMap is packed.
+pub(super) fn config_map(node: &str, owner: &Owner, text: &str) -> Result<ConfigMap, std::io::Error> {
+    let metadata = metadata(node, owner);
+    Ok(if text.len() <= ROOM {
+        let data = BTreeMap::from([(CONFIG_KEY.to_owned(), text.to_owned())]);
+        ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+    } else {
+        let data = BTreeMap::from([(PACKED_KEY.to_owned(), ByteString(packed(text)?))]);
+        ConfigMap { metadata, binary_data: Some(data), ..ConfigMap::default() }
+    })
+}
+
+pub(super) fn packed(text: &str) -> Result<Vec<u8>, std::io::Error> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    packer.write_all(text.as_bytes())?;
+    packer.finish()
 }
 
 pub(super) fn secret(node: &str, owner: &Owner, credentials: &Credentials) -> Secret {
@@ -46,7 +66,8 @@ pub(super) fn labels() -> BTreeMap<String, String> {
 
 fn metadata(node: &str, owner: &Owner) -> ObjectMeta {
     let mut labels = labels();
-    labels.insert(NODE_LABEL.to_owned(), node.to_owned());
+    let short = if node.len() <= LONGEST_LABEL { node.to_owned() } else { digest(node.as_bytes()).to_string() };
+    labels.insert(NODE_LABEL.to_owned(), short);
     let owner = OwnerReference {
         api_version: if owner.kind == "Node" { "v1" } else { API_VERSION }.to_owned(),
         kind: owner.kind.clone(),

@@ -26,7 +26,7 @@ pub(super) struct Update {
 /// `output` is `None` if there is no usable own Cluster; `now` is RFC 3339.
 pub(super) fn updates(
     objects: &Objects,
-    output: Option<&Output>,
+    output: Option<&Output<'_>>,
     agents: &Report,
     problems: &[Problem],
     now: &str,
@@ -64,7 +64,7 @@ fn update<S: Serialize + DeserializeOwned + Default + PartialEq>(
 
 struct Verdict<'a> {
     seen: &'a Seen,
-    output: Option<&'a Output>,
+    output: Option<&'a Output<'a>>,
     /// Of this object.
     problems: &'a [&'a Problem],
 }
@@ -81,7 +81,7 @@ impl Verdict<'_> {
             };
             return ClusterStatus { conditions: vec![ready], ..ClusterStatus::default() };
         };
-        let edges = output.nodes.values().filter(|config| config.role == Role::Edge).count();
+        let edges = output.nodes.values().filter(|outline| outline.role == Role::Edge).count();
         let ready = if refused.is_empty() {
             let message = format!("{} nodes, {edges} of them edges", output.nodes.len());
             self.condition("Ready", true, "Configured", message)
@@ -158,7 +158,7 @@ impl Verdict<'_> {
     }
 
     fn outpost(&self) -> OutpostStatus {
-        let config = self.output.and_then(|output| output.nodes.get(&self.seen.reference.name));
+        let outline = self.output.and_then(|output| output.nodes.get(self.seen.reference.name.as_str()));
         let refused = self.errors();
         let ready = if !refused.is_empty() {
             self.condition("Ready", false, "Refused", list(&refused))
@@ -171,8 +171,8 @@ impl Verdict<'_> {
         };
         OutpostStatus {
             conditions: vec![ready],
-            name: config.map(|config| config.name.clone()).unwrap_or_default(),
-            networks: config.iter().flat_map(|c| c.pod_cidrs.iter().map(ToString::to_string)).collect(),
+            name: outline.map(|outline| outline.name.clone()).unwrap_or_default(),
+            networks: outline.iter().flat_map(|o| o.pod_cidrs.iter().map(ToString::to_string)).collect(),
         }
     }
 

@@ -12,10 +12,23 @@ use super::state::ClusterState;
 /// Who is joined with whom.
 #[derive(Default)]
 pub(super) struct Joined<'a> {
-    /// The other members of all communities of each edge node.
-    pub(super) neighbours: BTreeMap<&'a str, BTreeSet<&'a str>>,
-    /// How many members each community has.
-    pub(super) members: BTreeMap<String, usize>,
+    /// The members of each community.
+    pub(super) communities: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// The communities of each edge node that is in any.
+    of: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> Joined<'a> {
+    /// The communities of an edge node, in the order of names.
+    pub(super) fn of(&self, node: &str) -> &[&'a str] {
+        self.of.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// The other members of all communities of an edge node.
+    pub(super) fn neighbours(&self, node: &str) -> BTreeSet<&'a str> {
+        let communities = self.of(node).iter().filter_map(|community| self.communities.get(community));
+        communities.flatten().copied().filter(|other| *other != node).collect()
+    }
 }
 
 pub(super) fn join<'a>(
@@ -51,9 +64,9 @@ pub(super) fn join<'a>(
             }
         }
         for node in &members {
-            joined.neighbours.entry(node).or_default().extend(members.iter().filter(|other| *other != node));
+            joined.of.entry(node).or_default().push(name);
         }
-        joined.members.insert(name.clone(), members.len());
+        joined.communities.insert(name, members);
     }
     joined
 }

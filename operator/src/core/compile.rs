@@ -11,7 +11,8 @@ use selvedge_model::{
 
 use super::admission::{Admission, Member};
 use super::allocator::Allocations;
-use super::communities;
+use super::communities::{self, Joined};
+use super::digest::{Digest, digest_all, digest_json};
 use super::fabric::Fabric;
 use super::ip_pools::{self, IpPool};
 use super::problem::Problem;
@@ -42,27 +43,42 @@ pub(crate) struct Options {
 }
 
 /// What follows from a state.
-#[derive(Debug)]
-pub(crate) struct Compiled {
+pub(crate) struct Compiled<'a> {
     /// `None` if there is no usable own `Cluster`: then nothing may change.
-    pub(crate) output: Option<Output>,
+    pub(crate) output: Option<Output<'a>>,
     pub(crate) problems: Vec<Problem>,
 }
 
-/// What every node is to get.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
+/// What every node is to get. Configurations are made one at a time, when they are asked for: all of them at once are as
+/// large as the nodes times the members of their communities.
+pub(crate) struct Output<'a> {
     /// Name of the own cluster.
     pub(crate) cluster: String,
     pub(crate) certificate_days: u32,
     pub(crate) authority: AuthoritySettings,
-    /// By Kubernetes node; the generation is 0.
-    pub(crate) nodes: BTreeMap<String, NodeConfig>,
+    /// By Kubernetes node.
+    pub(crate) nodes: BTreeMap<&'a str, Outline>,
     pub(crate) allocations: Allocations,
     /// How many members each community has.
     pub(crate) communities: BTreeMap<String, usize>,
     /// What Calico must know not to translate addresses towards, by name.
     pub(crate) ip_pools: BTreeMap<String, IpPool>,
+    /// Whether any configuration says what the Services are.
+    pub(crate) tells_services: bool,
+    compiler: Compiler<'a>,
+}
+
+/// What is known of a configuration before it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    /// In the fabric.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Whether the node asks an API for the Services.
+    pub(crate) asks_api: bool,
+    /// Of all that the configuration is made from: as long as it stays, so does the configuration.
+    pub(crate) input: Digest,
 }
 
 /// What the own `Cluster` says about the certificate authority.
@@ -76,7 +92,7 @@ pub(crate) struct AuthoritySettings {
     pub(crate) revoked: BTreeSet<String>,
 }
 
-pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) -> Compiled {
+pub(crate) fn compile<'a>(state: &'a ClusterState, options: &Options, memory: &Memory) -> Compiled<'a> {
     let mut problems = Vec::new();
     let Some(fabric) = Fabric::find(state, options.cluster.as_deref(), &mut problems) else {
         return Compiled { output: None, problems };
@@ -87,39 +103,55 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
     fabric.check_others(state, &admission.claims, &mut problems);
     let joined = communities::join(&fabric, state, &admission, &mut problems);
     let services = services::list(&fabric, state, &mut problems);
+    problems.sort();
     let source = match fabric.spec.services.source {
         ServicesFrom::Auto => options.services,
         ServicesFrom::Config => ServiceSource::Config,
         ServicesFrom::Api => ServiceSource::Api,
     };
-    let compiler = Compiler { fabric: &fabric, admission: &admission, services: &services, source };
-    let mut nodes = BTreeMap::new();
-    for member in admission.members.values() {
-        let config = match member.role {
-            Role::Edge => compiler.edge(member, joined.neighbours.get(member.name)),
-            Role::Connector => compiler.connector(member),
-            Role::Cloud => compiler.cloud(member),
-        };
-        nodes.insert(member.name.to_owned(), config);
-    }
-    problems.sort();
-    let certificate_days = fabric.spec.certificate_days;
-    let name = |node: &String| nodes.get(node).map_or_else(|| fabric.node_name(node), |config| config.name.clone());
-    let authority = AuthoritySettings {
-        rotate: fabric.spec.rotate_ca.clone(),
-        grace: fabric.spec.rotation_grace_seconds,
-        revoked: fabric.spec.revoked.iter().map(name).collect(),
-    };
-    let cluster = fabric.name.to_owned();
     let ip_pools = ip_pools::list(&fabric, state, &admission);
-    let communities = joined.members;
-    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities, ip_pools };
+    let communities = joined.communities.iter().map(|(name, members)| ((*name).to_owned(), members.len())).collect();
+    let compiler = Compiler { fabric, admission, joined, services, source };
+    let nodes = compiler.outlines();
+    let spec = compiler.fabric.spec;
+    let name = |node: &String| match nodes.get(node.as_str()) {
+        Some(outline) => outline.name.clone(),
+        None => compiler.fabric.node_name(node),
+    };
+    let authority = AuthoritySettings {
+        rotate: spec.rotate_ca.clone(),
+        grace: spec.rotation_grace_seconds,
+        revoked: spec.revoked.iter().map(name).collect(),
+    };
+    let output = Output {
+        cluster: compiler.fabric.name.to_owned(),
+        certificate_days: spec.certificate_days,
+        authority,
+        tells_services: compiler.admission.members.values().any(|member| compiler.tells_services(member)),
+        nodes,
+        allocations,
+        communities,
+        ip_pools,
+        compiler,
+    };
     Compiled { output: Some(output), problems }
 }
 
+impl<'a> Output<'a> {
+    /// The configuration of a node; its generation is 0.
+    pub(crate) fn config(&self, node: &str) -> Option<NodeConfig> {
+        self.compiler.admission.members.get(node).map(|member| self.compiler.config(member))
+    }
+
+    /// All of them, one after the other.
+    pub(crate) fn configs(&self) -> impl Iterator<Item = (&'a str, NodeConfig)> {
+        self.compiler.admission.members.iter().map(|(name, member)| (*name, self.compiler.config(member)))
+    }
+}
+
 /// Gives a configuration its generation: one more than the previous one if anything is different. Tells whether.
-pub(crate) fn number(config: &mut NodeConfig, previous: Option<&NodeConfig>) -> bool {
-    config.generation = previous.map_or(0, |p| p.generation);
+pub(crate) fn number(config: &mut NodeConfig, generation: u64, previous: Option<&NodeConfig>) -> bool {
+    config.generation = generation;
     if previous == Some(config) {
         return false;
     }
@@ -135,16 +167,79 @@ pub(crate) fn encode(config: &NodeConfig) -> Result<String, String> {
 }
 
 struct Compiler<'a> {
-    fabric: &'a Fabric<'a>,
-    admission: &'a Admission<'a>,
-    services: &'a [Service],
+    fabric: Fabric<'a>,
+    admission: Admission<'a>,
+    joined: Joined<'a>,
+    services: Vec<Service>,
     source: ServiceSource,
 }
 
-impl Compiler<'_> {
-    fn edge(&self, member: &Member<'_>, neighbours: Option<&BTreeSet<&str>>) -> NodeConfig {
+impl<'a> Compiler<'a> {
+    fn config(&self, member: &Member<'_>) -> NodeConfig {
+        let mut config = self.own(member);
+        match member.role {
+            Role::Edge => {
+                let others = self.joined.neighbours(member.name);
+                let others = others.into_iter().filter_map(|name| self.admission.members.get(name));
+                config.peers.extend(others.map(|other| self.neighbour(other)));
+            }
+            Role::Connector => config.peers.extend(self.admission.edges().map(|edge| self.tunnel(edge))),
+            Role::Cloud => {
+                let networks = self.admission.edges().flat_map(|edge| edge.pod_cidrs.iter().copied());
+                if let Some(connector) = config.peers.first_mut() {
+                    connector.prefixes.extend(networks);
+                }
+            }
+        }
+        if self.tells_services(member) {
+            config.services.list.clone_from(&self.services);
+        }
+        config
+    }
+
+    /// The configuration without what it has in common with others: edges as peers, their networks, and Services.
+    fn own(&self, member: &Member<'_>) -> NodeConfig {
+        match member.role {
+            Role::Edge => self.edge(member),
+            Role::Connector => self.connector(member),
+            Role::Cloud => self.cloud(member),
+        }
+    }
+
+    /// What several nodes have in common is looked at once.
+    fn outlines(&self) -> BTreeMap<&'a str, Outline> {
+        let edges = self.admission.edges();
+        let ways: BTreeMap<&str, Digest> = edges.map(|edge| (edge.name, digest_json(&self.neighbour(edge)))).collect();
+        let networks = digest_json(&self.admission.edges().map(|edge| &edge.pod_cidrs).collect::<Vec<_>>());
+        let services = digest_json(&self.services);
+        let communities: BTreeMap<&str, Digest> = self
+            .joined
+            .communities
+            .iter()
+            .map(|(name, members)| {
+                let ways = members.iter().filter_map(|member| ways.get(member));
+                (*name, digest_all(ways))
+            })
+            .collect();
+        let all = digest_all(ways.values());
+        let outline = |member: &Member<'a>| {
+            let own = self.own(member);
+            let mut parts = vec![digest_json(&own)];
+            match member.role {
+                Role::Edge => parts.extend(self.joined.of(member.name).iter().filter_map(|name| communities.get(name))),
+                Role::Connector => parts.push(all),
+                Role::Cloud => parts.push(networks),
+            }
+            parts.extend(self.tells_services(member).then_some(services));
+            let asks_api = self.needs_services(member) == Some(ServiceSource::Api);
+            Outline { name: own.name, role: own.role, pod_cidrs: own.pod_cidrs, asks_api, input: digest_all(&parts) }
+        };
+        self.admission.members.iter().map(|(name, member)| (*name, outline(member))).collect()
+    }
+
+    fn edge(&self, member: &Member<'_>) -> NodeConfig {
         let connector = &self.fabric.spec.connector;
-        let mut peers = vec![Peer {
+        let to_connector = Peer {
             name: self.fabric.connector_name(),
             via: Via::Tunnel,
             addresses: connector.addresses.clone(),
@@ -154,16 +249,11 @@ impl Compiler<'_> {
             prefixes: self.cloud_prefixes(),
             node_addresses: self.cloud_addresses(),
             overlay: Vec::new(),
-        }];
-        let others = neighbours.into_iter().flatten().filter_map(|name| self.admission.members.get(*name));
-        // Both call: whoever is behind the stricter NAT opens it by that.
-        peers.extend(
-            others.map(|other| Peer { initiate: !other.node.public_addresses.is_empty(), ..self.tunnel(other) }),
-        );
+        };
         let cni = &self.fabric.spec.cni;
         NodeConfig {
             local: LocalSide { prefixes: member.pod_cidrs.clone(), node_addresses: member.node.internal_ips.clone() },
-            peers,
+            peers: vec![to_connector],
             // Behind an Outpost is somebody else's network.
             cni: member.node.outpost.is_none().then(|| Cni {
                 version: CNI_VERSION.to_owned(),
@@ -180,7 +270,6 @@ impl Compiler<'_> {
         NodeConfig {
             name: self.fabric.connector_name(),
             local: LocalSide { prefixes: self.cloud_prefixes(), node_addresses: self.cloud_addresses() },
-            peers: self.admission.edges().map(|edge| self.tunnel(edge)).collect(),
             ..self.base(member)
         }
     }
@@ -193,7 +282,7 @@ impl Compiler<'_> {
             port: self.fabric.spec.connector.port.get(),
             initiate: false,
             metered: false,
-            prefixes: self.admission.edges().flat_map(|edge| edge.pod_cidrs.iter().copied()).collect(),
+            prefixes: Vec::new(),
             // Only the connector's own pods and those behind it reach the addresses of edge nodes.
             node_addresses: Vec::new(),
             overlay: connector.pod_cidrs.clone(),
@@ -203,6 +292,12 @@ impl Compiler<'_> {
             peers: peer.into_iter().collect(),
             ..self.base(member)
         }
+    }
+
+    /// A member of the same community as an edge node sees it. Both call: whoever is behind the stricter NAT opens it by
+    /// that.
+    fn neighbour(&self, other: &Member<'_>) -> Peer {
+        Peer { initiate: !other.node.public_addresses.is_empty(), ..self.tunnel(other) }
     }
 
     /// An edge node as the other end of a tunnel.
@@ -222,14 +317,8 @@ impl Compiler<'_> {
 
     fn base(&self, member: &Member<'_>) -> NodeConfig {
         let spec = self.fabric.spec;
-        let mode = if member.role == Role::Edge { spec.services.edge } else { spec.services.cloud };
-        let outpost = member.node.outpost.as_ref();
-        let mode = outpost.and_then(|outpost| outpost.services).unwrap_or(mode);
-        // Outside Kubernetes there is no API at hand.
-        let source = if outpost.is_some() { ServiceSource::Config } else { self.source };
+        let (mode, source) = self.serving(member);
         let dns = self.dns(member, mode);
-        // A node that serves none is not told of every change of an endpoint.
-        let told = (mode != ServiceMode::Off || dns.is_some()) && source == ServiceSource::Config;
         NodeConfig {
             version: SCHEMA_VERSION,
             generation: 0,
@@ -247,7 +336,7 @@ impl Compiler<'_> {
                 zone: member.node.labels.get(ZONE).cloned().unwrap_or_default(),
                 cidrs: spec.service_cidrs.clone(),
                 node_port_addresses: spec.services.node_port_addresses.clone(),
-                list: if told { self.services.to_vec() } else { Vec::new() },
+                list: Vec::new(),
             },
             dns,
             cni: None,
@@ -276,6 +365,27 @@ impl Compiler<'_> {
                 })
                 .collect(),
         })
+    }
+
+    /// Whether the node serves Services, and from where it knows them.
+    fn serving(&self, member: &Member<'_>) -> (ServiceMode, ServiceSource) {
+        let services = &self.fabric.spec.services;
+        let mode = if member.role == Role::Edge { services.edge } else { services.cloud };
+        let outpost = member.node.outpost.as_ref();
+        // Outside Kubernetes there is no API at hand.
+        let source = if outpost.is_some() { ServiceSource::Config } else { self.source };
+        (outpost.and_then(|outpost| outpost.services).unwrap_or(mode), source)
+    }
+
+    /// From where the node knows the Services that it serves or whose names it answers; `None` if it does neither.
+    fn needs_services(&self, member: &Member<'_>) -> Option<ServiceSource> {
+        let (mode, source) = self.serving(member);
+        (mode != ServiceMode::Off || self.dns(member, mode).is_some()).then_some(source)
+    }
+
+    /// A node that needs none is not told of every change of an endpoint.
+    fn tells_services(&self, member: &Member<'_>) -> bool {
+        self.needs_services(member) == Some(ServiceSource::Config)
     }
 
     /// What the connector speaks for: cluster IPs and the pods of all cloud nodes.

@@ -9,6 +9,7 @@ mod allocator;
 mod claims;
 mod communities;
 mod compile;
+mod digest;
 mod fabric;
 pub(crate) mod fleet;
 mod ip_pools;
@@ -23,7 +24,8 @@ mod state;
 mod tests;
 
 pub(crate) use allocator::Allocations;
-pub(crate) use compile::{Memory, Options, Output, compile, encode, number};
+pub(crate) use compile::{AuthoritySettings, Memory, Options, Output, compile, encode, number};
+pub(crate) use digest::{Digest, digest};
 pub(crate) use ip_pools::IpPool;
 pub(crate) use problem::{Problem, Severity};
 pub(crate) use state::ClusterState;

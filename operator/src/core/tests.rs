@@ -3,6 +3,7 @@
 mod calico;
 mod cluster;
 mod communities;
+mod inputs;
 mod lab;
 mod names;
 mod nodes;
@@ -133,10 +134,11 @@ impl Scene {
         let compiled = compile(&self.state, &self.options, &self.memory);
         let problems = compiled.problems.iter().map(|p| format!("{:?}: {p}", p.severity)).collect();
         let Some(output) = compiled.output else { return (BTreeMap::new(), problems) };
-        output.nodes.values().for_each(|config| drop(encode(config).expect("the node can read it")));
+        let configs: BTreeMap<_, _> = output.configs().map(|(node, config)| (node.to_owned(), config)).collect();
+        configs.values().for_each(|config| drop(encode(config).expect("the node can read it")));
         self.memory.allocations = output.allocations;
-        self.memory.incumbents = output.nodes.keys().cloned().collect();
-        (output.nodes, problems)
+        self.memory.incumbents = configs.keys().cloned().collect();
+        (configs, problems)
     }
 
     /// The configurations, where nothing is wrong.

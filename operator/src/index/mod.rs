@@ -12,4 +12,6 @@ pub(crate) use directory::{Directory, is_manifest};
 pub(crate) use listing::{Change, Key, Listing};
 pub(crate) use objects::{Kind, Objects, Seen};
 pub(crate) use watches::{News, follow, resource, start};
-pub(crate) use written::{CONFIG_KEY, NODE_LABEL, Written, WrittenConfig, WrittenSecret, config, digest, key, secret};
+pub(crate) use written::{
+    CONFIG_KEY, NODE_LABEL, NODE_PREFIX, PACKED_KEY, Written, WrittenConfig, WrittenSecret, config, key, secret,
+};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::listing::{Change, Key, Listing};
-use crate::api::{self, ClusterSpec, Content, FieldError, Node, Object, ObjectRef};
+use crate::api::{self, ClusterSpec, Content, FieldError, Node, Object, ObjectRef, PodNetworks};
 use crate::core::{ClusterState, Problem};
 
 /// The kinds that the operator reads. Of a Node and an Outpost with one name the Node, which is first, is in force.
@@ -116,10 +116,14 @@ impl Objects {
         self.kinds.entry(kind).or_default().apply(change, Seen::merge)
     }
 
-    /// Kinds that were not listed yet.
+    /// Kinds that were not listed yet. Where Calico's blocks do not matter, it may well be forbidden to read them.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let complete = |kind: &Kind| self.kinds.get(kind).is_some_and(Listing::is_complete);
-        Kind::ALL.into_iter().filter(|kind| !complete(kind)).map(Kind::name).collect()
+        let clusters = self.kinds.get(&Kind::Cluster).into_iter().flat_map(Listing::iter);
+        let calico = |seen: &Seen| matches!(&seen.content, Some(Content::Cluster(spec)) if spec.pod_networks == PodNetworks::Calico);
+        let blocks_matter = clusters.map(|(_, seen)| seen).any(calico);
+        let matters = |kind: &Kind| *kind != Kind::Block || blocks_matter;
+        Kind::ALL.into_iter().filter(|kind| matters(kind) && !complete(kind)).map(Kind::name).collect()
     }
 
     pub(crate) fn get(&self, reference: &ObjectRef) -> Option<&Seen> {

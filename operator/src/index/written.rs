@@ -1,28 +1,36 @@
 //! What the operator wrote for each node, as the API server has it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::borrow::Cow;
+use std::io::Read;
 
+use flate2::read::GzDecoder;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use selvedge_model::{NodeConfig, Role};
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::listing::{Change, Key, Listing};
 use crate::authority::Credentials;
 use crate::core::fleet::{LABEL_MARK, Program};
+use crate::core::{Allocations, Digest, digest};
 
 /// Key of the configuration in a node's ConfigMap.
 pub(crate) const CONFIG_KEY: &str = "config.json";
-/// Label that names the node of a ConfigMap or Secret.
+/// The same where it is too long for a ConfigMap, in its binary data, as gzip(1) packs it.
+pub(crate) const PACKED_KEY: &str = "config.json.gz";
+/// Label of a ConfigMap or Secret of a node.
 pub(crate) const NODE_LABEL: &str = "selvedge.dev/node";
+/// Of their names; the rest is the node's.
+pub(crate) const NODE_PREFIX: &str = "selvedge-node-";
+/// More than a node takes.
+const LONGEST: u64 = 8 << 20;
 
 /// A node's ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WrittenConfig {
     pub(crate) owner: String,
     /// Of the configuration's text.
-    pub(crate) digest: u64,
+    pub(crate) digest: Digest,
     pub(crate) generation: u64,
     /// Fabric name.
     pub(crate) name: String,
@@ -54,6 +62,11 @@ impl Written {
         self.configs.is_complete() && self.secrets.is_complete()
     }
 
+    /// Who has which pod network, as the configurations say: what is in use must not be given again.
+    pub(crate) fn allocations(&self) -> Allocations {
+        Allocations::of(self.configs.iter().map(|((_, node), there)| (node.clone(), there.edge_networks.clone())))
+    }
+
     pub(crate) fn apply_config(&mut self, change: Change<WrittenConfig>) -> bool {
         self.configs.apply(change, |old, new| {
             // An echo of what was there before our own last write.
@@ -82,27 +95,32 @@ pub(crate) fn key(node: &str) -> Key {
     (String::new(), node.to_owned())
 }
 
-pub(crate) fn digest(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+/// The beginning of a configuration; all else is passed over, for it is long.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Head {
+    generation: u64,
+    name: String,
+    node: String,
+    role: String,
+    pod_cidrs: Vec<IpNet>,
 }
 
 /// The node and what matters; `None` for a ConfigMap that names no node.
 pub(crate) fn config(object: &ConfigMap) -> Option<(Key, WrittenConfig)> {
     let node = node(&object.metadata)?;
-    let text = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)).map_or("", String::as_str);
-    let config = NodeConfig::parse(text).ok().filter(|config| config.node == node);
-    // One that cannot be read any more counts by its generation alone.
-    let rest: Value = if config.is_none() { serde_json::from_str(text).unwrap_or_default() } else { Value::Null };
-    let generation = rest.get("generation").and_then(Value::as_u64).unwrap_or_default();
-    let is_edge = |config: &&NodeConfig| config.role == Role::Edge;
+    let text = text(object);
+    let mut head: Head = serde_json::from_str(&text).unwrap_or_default();
+    if head.node != node {
+        // Somebody else wrote it: it counts by its generation alone.
+        head = Head { generation: head.generation, ..Head::default() };
+    }
     let written = WrittenConfig {
         owner: owner(&object.metadata),
-        digest: digest(text),
-        generation: config.as_ref().map_or(generation, |config| config.generation),
-        edge_networks: config.as_ref().filter(is_edge).map(|config| config.pod_cidrs.clone()).unwrap_or_default(),
-        name: config.map(|config| config.name).unwrap_or_default(),
+        digest: digest(text.as_bytes()),
+        generation: head.generation,
+        edge_networks: if head.role == "edge" { head.pod_cidrs } else { Vec::new() },
+        name: head.name,
         marked: object.metadata.labels.as_ref().and_then(|labels| Program::named(labels.get(LABEL_MARK)?)),
         version: version(&object.metadata),
     };
@@ -128,8 +146,22 @@ pub(crate) fn secret(object: &Secret) -> Option<(Key, WrittenSecret)> {
     Some((key(&node), written))
 }
 
+fn text(object: &ConfigMap) -> Cow<'_, str> {
+    if let Some(text) = object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::new();
+    if let Some(packed) = object.binary_data.as_ref().and_then(|data| data.get(PACKED_KEY)) {
+        // What cannot be unpacked is no configuration.
+        let _ = GzDecoder::new(&*packed.0).take(LONGEST).read_to_string(&mut text);
+    }
+    Cow::Owned(text)
+}
+
+/// The label says that there is one; it may be too short for its name.
 fn node(metadata: &ObjectMeta) -> Option<String> {
-    metadata.labels.as_ref()?.get(NODE_LABEL).cloned()
+    metadata.labels.as_ref()?.get(NODE_LABEL)?;
+    metadata.name.as_deref()?.strip_prefix(NODE_PREFIX).map(str::to_owned)
 }
 
 fn owner(metadata: &ObjectMeta) -> String {

@@ -112,8 +112,12 @@ fn the_examples_are_right() {
     let (nodes, problems) = check(&examples, None).unwrap();
     assert_eq!(problems, []);
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["cloud-1", "cloud-2", "edge-1", "edge-2", "master"]);
-    assert_eq!(nodes["edge-1"].peers.len(), 2);
-    let endpoints = &nodes["edge-1"].services.list[0].ports[0].endpoints;
+    assert_eq!(nodes["edge-1"].peers, 2);
+    let mut index = Directory::new(&examples);
+    index.scan().unwrap();
+    let (state, _) = index.state();
+    let output = compile(&state, &options(None), &Memory::default()).output.unwrap();
+    let endpoints = &output.config("edge-1").unwrap().services.list[0].ports[0].endpoints;
     assert!(nodes["edge-1"].pod_cidrs.iter().any(|net| endpoints.iter().any(|e| net.contains(&e.address))));
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::token::hash;
+use crate::core::Digest;
 
 /// What a node is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,53 +25,61 @@ pub(crate) struct Feed {
 struct Node {
     /// Its name in Kubernetes.
     node: String,
+    digest: Digest,
     document: watch::Sender<Document>,
-}
-
-fn etag(config: &str, trust: &str) -> String {
-    format!("\"{}-{trust}\"", &hash(config)[..32])
 }
 
 /// A node's configuration, to be given to it.
 pub(crate) struct Entry {
     /// Its name in Kubernetes.
     pub(crate) node: String,
-    /// `NodeConfig` in JSON.
-    pub(crate) config: String,
+    /// Of the configuration.
+    pub(crate) digest: Digest,
+    /// `NodeConfig` in JSON; `None` if it is the one that was published last.
+    pub(crate) config: Option<String>,
 }
 
 impl Feed {
-    /// Replaces everything but what is `kept`. Whoever waits for what has changed is woken; who waits for what is gone, too. `trust` names
-    /// the version of what all nodes have in common.
+    /// Replaces everything but what is `kept`. Whoever waits for what has changed is woken; who waits for what
+    /// is gone, too. `trust` names the version of what all nodes have in common.
     pub(super) fn publish(&self, entries: BTreeMap<String, Entry>, kept: &BTreeSet<String>, trust: &str) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|name, node| match entries.get(name) {
             Some(entry) => entry.node == node.node,
             None => kept.contains(name),
         });
-        for (_, node) in nodes.iter().filter(|(name, _)| !entries.contains_key(*name)) {
-            // What all have in common may have changed.
-            node.document.send_if_modified(|old| {
-                let etag = etag(&old.config, trust);
-                std::mem::replace(&mut old.etag, etag.clone()) != etag
-            });
-        }
-        for (name, Entry { node, config }) in entries {
-            let etag = etag(&config, trust);
-            let document = Document { config: config.into(), etag };
-            match nodes.get(&name) {
-                Some(known) => {
-                    known.document.send_if_modified(|old| {
-                        let changed = *old != document;
-                        *old = document;
-                        changed
-                    });
+        for (name, Entry { node, digest, config }) in entries {
+            match (nodes.get_mut(&name), config) {
+                (Some(known), config) => {
+                    known.digest = digest;
+                    if let Some(config) = config {
+                        known.document.send_if_modified(|old| {
+                            old.config = config.into();
+                            false
+                        });
+                    }
                 }
-                None => {
-                    nodes.insert(name, Node { node, document: watch::Sender::new(document) });
+                (None, Some(config)) => {
+                    let document = Document { config: config.into(), etag: String::new() };
+                    nodes.insert(name, Node { node, digest, document: watch::Sender::new(document) });
                 }
+                (None, None) => {}
             }
         }
+        for node in nodes.values() {
+            let etag = format!("\"{}-{trust}\"", node.digest);
+            node.document.send_if_modified(|old| {
+                let changed = old.etag != etag;
+                old.etag = etag;
+                changed
+            });
+        }
+    }
+
+    /// Whether this is what was published last.
+    pub(super) fn has(&self, name: &str, digest: Digest) -> bool {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.get(name).is_some_and(|node| node.digest == digest)
     }
 
     /// The document of a name, now and as it changes.

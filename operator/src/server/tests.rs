@@ -60,7 +60,10 @@ impl Bench {
 
     fn publish(&self, configs: &[(&str, &str)], revoked: &[&str]) {
         let entry = |(node, config): &(&str, &str)| {
-            (format!("beijing.{node}"), Entry { node: (*node).to_owned(), config: (*config).to_owned() })
+            let digest = crate::core::digest(config.as_bytes());
+            let name = format!("beijing.{node}");
+            let config = (!self.server.has(&name, digest)).then(|| (*config).to_owned());
+            (name, Entry { node: (*node).to_owned(), digest, config })
         };
         let common = Common {
             authorities: Arc::new(Authorities::load(&self.authorities.keep().unwrap()).unwrap()),

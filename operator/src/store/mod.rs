@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use selvedge_model::{DatapathMode, FirewallBackend, LocalSide, NodeConfig, Role, Services};
+use ipnet::IpNet;
+use selvedge_model::{NodeConfig, Role};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -62,6 +63,30 @@ impl StoreError {
     }
 }
 
+/// What is kept of a configuration in memory, and told of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Summary {
+    /// In the fabric.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) generation: u64,
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    pub(crate) peers: usize,
+}
+
+impl Summary {
+    pub(crate) fn of(config: &NodeConfig) -> Summary {
+        Summary {
+            name: config.name.clone(),
+            role: config.role,
+            generation: config.generation,
+            pod_cidrs: config.pod_cidrs.clone(),
+            peers: config.peers.len(),
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, StoreError>;
 
 trait At<T> {
@@ -89,8 +114,8 @@ impl Store {
         }
     }
 
-    /// The configurations written earlier, by node. One that cannot be read any more counts by its generation alone.
-    pub(crate) fn configs(&self) -> Result<BTreeMap<String, NodeConfig>> {
+    /// What was written earlier, by node. A configuration that cannot be read any more counts by its generation alone.
+    pub(crate) fn configs(&self) -> Result<BTreeMap<String, Summary>> {
         let mut configs = BTreeMap::new();
         for entry in fs::read_dir(&self.root).at(&self.root)? {
             let name = entry.at(&self.root)?.file_name().to_string_lossy().into_owned();
@@ -98,12 +123,20 @@ impl Store {
                 continue;
             }
             let Ok(text) = fs::read_to_string(self.config_path(&name)) else { continue };
-            if let Some(config) = NodeConfig::parse(&text).ok().or_else(|| remains(&name, &text)) {
-                configs.insert(name, config);
-            }
+            let summary = match NodeConfig::parse(&text) {
+                Ok(config) if config.node != name => None,
+                Ok(config) => Some(Summary::of(&config)),
+                Err(_) => remains(&text),
+            };
+            configs.extend(summary.map(|summary| (name, summary)));
         }
-        configs.retain(|name, config| *name == config.node);
         Ok(configs)
+    }
+
+    /// The configuration that a node has, if it can be read.
+    pub(crate) fn config(&self, node: &str) -> Option<NodeConfig> {
+        let text = fs::read_to_string(self.config_path(node)).ok()?;
+        NodeConfig::parse(&text).ok()
     }
 
     pub(crate) fn write_config(&self, config: &NodeConfig) -> Result<()> {
@@ -219,23 +252,14 @@ impl Store {
 }
 
 /// What can be told of a configuration of another schema or a damaged one: enough to go on counting.
-fn remains(node: &str, text: &str) -> Option<NodeConfig> {
+fn remains(text: &str) -> Option<Summary> {
     let value: Value = serde_json::from_str(text).ok()?;
-    Some(NodeConfig {
-        version: 0,
-        generation: value.get("generation")?.as_u64()?,
+    Some(Summary {
         name: value.get("name")?.as_str()?.to_owned(),
-        node: node.to_owned(),
         role: Role::Cloud,
+        generation: value.get("generation")?.as_u64()?,
         pod_cidrs: Vec::new(),
-        local: LocalSide::default(),
-        peers: Vec::new(),
-        services: Services::default(),
-        dns: None,
-        cni: None,
-        datapath: DatapathMode::default(),
-        firewall: FirewallBackend::default(),
-        metered: false,
+        peers: 0,
     })
 }
 

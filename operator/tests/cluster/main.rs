@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "what helps tests is as free as they are")]
 
+mod calico;
 mod devices;
 mod support;
 
@@ -224,6 +225,20 @@ async fn what_belongs_to_a_node_or_an_outpost_goes_with_it() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Kubernetes API server: make test-kube"]
+async fn a_name_that_is_too_long_for_a_label_will_do() {
+    let world = World::new().await;
+    let proxy = Proxy::start(world.client.clone()).await;
+    let _operator = world.operator("a", &proxy);
+    let name = format!("edge.{0}.{0}.example", "gateway".repeat(8));
+    let long = node(&name, "edge", "192.168.14.2", &[]);
+    world.apply(long.clone()).await;
+    eventually("its configuration", async || world.config(&name).await.map(drop).ok_or("none")).await;
+    world.delete(&long).await;
+    eventually("none", async || world.config(&name).await.map_or(Ok(()), |_| Err("there"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ pub(super) struct Asker {
     pub(super) options: Arc<Options>,
     /// What it reads, as `status` names it.
     pub(super) what: &'static str,
-    client: Option<(Target, Client)>,
+    client: Option<(Target, bool, Client)>,
     backoff: Backoff,
 }
 
@@ -81,8 +81,12 @@ impl Asker {
     }
 
     pub(super) fn pace(&self) -> Pace {
-        let flavour = self.client.as_ref().map_or(Flavour::Kubernetes, |(target, _)| target.flavour);
-        flavour.pace(self.options.metered || self.desk.is_metered())
+        let flavour = self.client.as_ref().map_or(Flavour::Kubernetes, |(target, ..)| target.flavour);
+        flavour.pace(self.is_metered())
+    }
+
+    fn is_metered(&self) -> bool {
+        self.options.metered || self.desk.is_metered()
     }
 
     /// Asks for `path`. Whatever is not 200 is trouble.
@@ -102,7 +106,7 @@ impl Asker {
         let path = format!("{path}{separator}watch=true&timeoutSeconds={}", time.as_secs());
         let mut reader = self.with_client(|client| client.wait(&path, time))?.reader();
         // MetaServer goes on with what it has stored.
-        let fresh = !self.client.as_ref().is_some_and(|(target, _)| target.flavour == Flavour::KubeEdge);
+        let fresh = !self.client.as_ref().is_some_and(|(target, ..)| target.flavour == Flavour::KubeEdge);
         let mut lines = Lines::default();
         let mut buffer = [0; 4 << 10];
         let (mut enough, mut heard) = (false, false);
@@ -167,12 +171,14 @@ impl Asker {
 
     fn with_client(&mut self, ask: impl Fn(&Client) -> Result<Answer>) -> std::result::Result<Answer, Trouble> {
         let target = self.target()?;
-        if self.client.as_ref().is_none_or(|(old, _)| *old != target) {
+        // What is asked for a sign of life costs bytes.
+        let watchful = !self.is_metered();
+        if self.client.as_ref().is_none_or(|(old, was, _)| (old, *was) != (&target, watchful)) {
             let clock = Clock::new(&self.options.state_dir);
-            let client = Client::new(&target.server, USER_AGENT, None, clock)?;
-            self.client = Some((target.clone(), client));
+            let client = Client::new(&target.server, USER_AGENT, clock, watchful)?;
+            self.client = Some((target.clone(), watchful, client));
         }
-        let Some((_, client)) = &self.client else { return Err(Trouble::Failed(String::new())) };
+        let Some((_, _, client)) = &self.client else { return Err(Trouble::Failed(String::new())) };
         let answer = match ask(client) {
             Ok(answer) => answer,
             Err(error) => {

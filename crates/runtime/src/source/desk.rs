@@ -41,6 +41,7 @@ struct Shared {
 struct Papers {
     config: Option<(String, &'static str)>,
     pem: Option<Pem>,
+    awaited: String,
     health: Health,
     unread: bool,
 }
@@ -141,6 +142,17 @@ impl Desk {
             papers.health.errors.insert(what, error);
             self.tell(papers);
         }
+    }
+
+    /// Which ConfigMap and Secret, or what else, is to be delivered.
+    pub(super) fn awaits(&self, what: String) {
+        self.papers().awaited = what;
+    }
+
+    /// What has not been delivered yet; until then there is nothing to be refused.
+    pub(crate) fn awaited(&self) -> Option<String> {
+        let papers = self.papers();
+        papers.config.is_none().then(|| papers.awaited.clone())
     }
 
     /// Who is asked from now on.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector as _, TcpConnector};
+use ureq::unversioned::transport::Connector as _;
 use zeroize::Zeroizing;
 
 use super::read_bounded;
+use super::tcp::Tcp;
 use super::tls::{Identity, Tls, Trust};
 use crate::clock::Clock;
 use crate::error::Context as _;
@@ -60,12 +61,13 @@ pub(crate) struct Answer {
 
 impl Client {
     /// `name` goes out as User-Agent. lite-apiserver and yurthub key their caches by it: it never changes, with no release.
-    pub(crate) fn new(server: &Server, name: &str, identity: Option<&Identity>, clock: Clock) -> Result<Client> {
+    /// `watchful`: a server that is gone without a word is noticed within a minute or so, for some bytes now and then.
+    pub(crate) fn new(server: &Server, name: &str, clock: Clock, watchful: bool) -> Result<Client> {
         let authorities = match &server.ca_file {
             Some(file) => Some(read_bounded(file, MAX_SECRET_BYTES)?),
             None => None,
         };
-        Self::with_trust(server, name, authorities.as_deref().map(Trust::Host), identity, clock)
+        Self::build(server, name, authorities.as_deref().map(Trust::Host), None, clock, watchful)
     }
 
     /// With `trust` in the place of authorities in a file.
@@ -75,6 +77,17 @@ impl Client {
         trust: Option<Trust<'_>>,
         identity: Option<&Identity>,
         clock: Clock,
+    ) -> Result<Client> {
+        Self::build(server, name, trust, identity, clock, false)
+    }
+
+    fn build(
+        server: &Server,
+        name: &str,
+        trust: Option<Trust<'_>>,
+        identity: Option<&Identity>,
+        clock: Clock,
+        watchful: bool,
     ) -> Result<Client> {
         let config = Config::builder()
             .user_agent(name)
@@ -95,7 +108,7 @@ impl Client {
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .build();
-        let connector = ().chain(TcpConnector::default()).chain(Tls::new(trust, identity, clock)?);
+        let connector = ().chain(Tcp { watchful }).chain(Tls::new(trust, identity, clock)?);
         let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Client { agent, server: server.clone() })
     }

@@ -60,6 +60,7 @@ pub(super) fn start(desk: &Desk, options: &Arc<Options>) -> Result<()> {
     let enrolment = Enrolment::load(&options.state_dir)?;
     let clock = Clock::new(&options.state_dir);
     desk.asks(SOURCE, options.source.server.as_ref().unwrap_or(&enrolment.server));
+    desk.awaits("the operator's first answer".to_owned());
     desk.put_credentials(enrolment.pem());
     if let Ok((_, text)) = super::read_config(&options.state_dir.join("config.json")) {
         desk.put_config(text, "last good copy");

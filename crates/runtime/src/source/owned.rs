@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::asker::{Asker, End, Trouble, random};
 use super::desk::{Desk, Reach};
-use super::{Pem, read_bounded};
+use super::{Pem, read_bounded, unpack};
 use crate::{Error, Options, Result};
 
 /// Which of the two.
@@ -64,6 +64,7 @@ pub(super) fn start(desk: &Desk, options: &Arc<Options>) -> Result<()> {
             return Err(Error::new(format!("{option}: \"{name}\" is no name in Kubernetes")));
         }
     }
+    desk.awaits(format!("the ConfigMap selvedge-node-{node} in the namespace {}", options.source.namespace));
     for kind in [Kind::ConfigMap, Kind::Secret] {
         let name = format!("selvedge-node-{node}");
         Asker::new(desk, options, kind.name()).spawn(move |asker| {
@@ -167,7 +168,11 @@ impl Owned {
         match self.kind {
             Kind::ConfigMap => {
                 let flavour = self.asker.target()?.flavour;
-                self.asker.desk.put_config(ConfigMap::read(text).map_err(wrong)?.config, flavour.name());
+                let config = match ConfigMap::read(text).map_err(wrong)? {
+                    ConfigMap::Text(config) => config,
+                    ConfigMap::Packed(packed) => unpack(&packed).map_err(|error| wrong(error.to_string()))?,
+                };
+                self.asker.desk.put_config(config, flavour.name());
             }
             Kind::Secret => {
                 let Secret { authorities, chain, key } = Secret::read(text).map_err(wrong)?;

@@ -5,6 +5,7 @@ mod encrypted;
 
 use std::fs;
 use std::future::Future as _;
+use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -144,6 +145,49 @@ fn configuration_and_services_arrive_and_follow() {
     }
 }
 
+fn pack(text: &str) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(text.as_bytes()).unwrap();
+    packer.finish().unwrap()
+}
+
+#[test]
+fn a_configuration_that_is_too_long_for_a_config_map_comes_packed() {
+    let text = CONFIG.replace("GEN", "7");
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("config.json");
+    fs::write(folder.path().join("config.json.gz"), pack(&text)).unwrap();
+    let (config, read) = read_config(&plain).unwrap();
+    assert_eq!((config.generation, read == text), (7, true));
+    // What fits is not packed, and so is newer.
+    fs::write(&plain, CONFIG.replace("GEN", "8")).unwrap();
+    assert_eq!(read_config(&plain).unwrap().0.generation, 8);
+    fs::remove_file(&plain).unwrap();
+    for (packed, words) in [
+        (b"no gzip at all".to_vec(), "config.json.gz: unpack: "),
+        (pack(&" ".repeat(MAX_CONFIG_BYTES + 9)), "config.json.gz: configuration: is longer than 8388608 bytes"),
+    ] {
+        fs::write(folder.path().join("config.json.gz"), packed).unwrap();
+        let error = read_config(&plain).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    let node = Node::empty(Flavour::Kubernetes);
+    let base64: String = pack(&text).chunks(3).map(in_base64).collect();
+    let data = format!(r#""binaryData":{{"config.json.gz":"{base64}"}}"#);
+    node.api.put("configmaps", "selvedge", "selvedge-node-edge", "", &data);
+    let node = node.start();
+    node.until(|node| node.generation() == Some(7));
+}
+
+/// Up to three bytes.
+fn in_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let number = (0..3).fold(0, |number, i| number << 8 | u32::from(bytes.get(i).copied().unwrap_or_default()));
+    let digit = |i: usize| if i > bytes.len() { '=' } else { DIGITS[(number >> (18 - 6 * i)) as usize & 63] as char };
+    (0..4).map(digit).collect()
+}
+
 #[test]
 fn every_request_carries_the_same_name_and_the_token_of_now() {
     let mut node = Node::new(Flavour::OpenYurt);
@@ -275,6 +319,10 @@ fn what_does_not_exist_is_said() {
         node.until(|node| node.error("ConfigMap").as_deref() == Some(words));
         let error = node.desk.delivered().err().unwrap().to_string();
         assert_eq!(error, format!("no configuration was delivered yet: {words}"));
+        let awaited = node.desk.awaited().unwrap();
+        assert_eq!(awaited, "the ConfigMap selvedge-node-edge in the namespace selvedge");
+        node.config(1);
+        node.until(|node| node.desk.awaited().is_none());
     }
     let node = Node::empty(Flavour::SuperEdge);
     node.api.link(Link::Refused);

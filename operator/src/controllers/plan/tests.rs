@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use selvedge_model::NodeConfig;
 use serde_json::{Value, json};
 
 use super::super::render;
@@ -17,6 +18,7 @@ struct World {
     authorities: Authorities,
     issued: Issued,
     checks: Checks,
+    made: Made,
     now: SystemTime,
     version: u64,
 }
@@ -31,6 +33,7 @@ impl World {
             authorities,
             issued: Issued::default(),
             checks: Checks::default(),
+            made: Made::default(),
             now,
             version: 0,
         };
@@ -70,31 +73,34 @@ impl World {
         self.objects.apply(kind, Change::Deleted(key(name)));
     }
 
-    fn plan(&mut self) -> (Plan, Output) {
+    fn plan<T>(&mut self, then: impl FnOnce(&mut World, Plan, &Output<'_>) -> T) -> T {
         let (state, _) = self.objects.state();
         let memory = Memory { complete: true, ..Memory::default() };
-        let mut output = compile(&state, &Options::default(), &memory).output.unwrap();
+        let output = compile(&state, &Options::default(), &memory).output.unwrap();
         let mut plan = Plan::default();
-        configurations(&mut output, &self.objects, &self.written, &mut plan);
+        configurations(&output, &self.objects, &self.written, &mut self.made, &mut plan);
         remains(&self.objects, &self.written, &mut plan);
         let World { objects, written, authorities, issued, checks, .. } = self;
-        credentials(&output, true, objects, written, authorities, issued, checks, self.now, &mut plan);
-        (plan, output)
+        credentials(Some(&output), true, objects, written, authorities, issued, checks, self.now, &mut plan);
+        then(self, plan, &output)
     }
 
     /// Does what is planned, and says what that was.
     fn pass(&mut self) -> Vec<String> {
-        let (plan, output) = self.plan();
-        assert!(plan.problems.is_empty(), "{:?}", plan.problems);
-        plan.actions.iter().map(|action| self.act(action, &output)).collect()
+        self.plan(|world, plan, output| {
+            assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+            plan.actions.iter().map(|action| world.act(action, output)).collect()
+        })
     }
 
-    fn act(&mut self, action: &Action, output: &Output) -> String {
+    fn act(&mut self, action: &Action, output: &Output<'_>) -> String {
         self.version += 1;
         let version = Some(self.version.to_string());
         match action {
             Action::Config(Owned { node, owner, content }) => {
-                let mut object: ConfigMap = render::config_map(node, owner, content);
+                let new = NodeConfig { generation: *content, ..output.config(node).unwrap() };
+                let text = serde_json::to_string(&new).unwrap();
+                let mut object: ConfigMap = render::config_map(node, owner, &text).unwrap();
                 object.metadata.resource_version = version;
                 let (key, new) = config(&object).unwrap();
                 self.written.apply_config(Change::Applied(key, new));
@@ -180,8 +186,7 @@ fn a_revoked_node_gets_nothing_and_all_others_the_list() {
         }})
     };
     world.put("Cluster", "beijing", spec(&["edge-2"]));
-    let (_, output) = world.plan();
-    world.issued.revoke(&output.authority.revoked, 1_800_000_000);
+    world.plan(|world, _, output| world.issued.revoke(&output.authority.revoked, 1_800_000_000));
     assert_eq!(world.issued.revoked().len(), 1);
     world.authorities.revoke(world.issued.revoked(), world.now).unwrap();
     world.checks.forget();
@@ -221,7 +226,7 @@ fn an_outpost_that_enrols_has_a_key_of_its_own() {
 fn what_somebody_else_changed_is_set_right() {
     let mut world = settled();
     let (mut object, owner) = (ConfigMap::default(), Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() });
-    object.metadata = render::config_map("edge-1", &owner, "").metadata;
+    object.metadata = render::config_map("edge-1", &owner, "").unwrap().metadata;
     object.metadata.resource_version = Some("999".to_owned());
     object.data = Some([("config.json".to_owned(), "{\"generation\": 7}".to_owned())].into());
     let (key, new) = config(&object).unwrap();
@@ -236,7 +241,7 @@ fn what_somebody_else_changed_is_set_right() {
 fn an_echo_of_an_older_version_is_no_news() {
     let mut world = settled();
     let owner = Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() };
-    let mut object = render::config_map("edge-1", &owner, "{}");
+    let mut object = render::config_map("edge-1", &owner, "{}").unwrap();
     object.metadata.resource_version = Some("0".to_owned());
     let (key, new) = config(&object).unwrap();
     assert!(!world.written.apply_config(Change::Applied(key, new)));
@@ -284,7 +289,7 @@ fn a_node_that_is_refused_keeps_what_it_has() {
 #[test]
 fn credentials_are_renewed_by_time_and_replaced_if_they_are_no_good() {
     let mut world = settled();
-    let (plan, _) = world.plan();
+    let plan = world.plan(|_, plan, _| plan);
     assert_eq!(plan.renewal, Some(world.now + Duration::from_secs(20 * DAY)));
     world.now += Duration::from_secs(20 * DAY);
     assert_eq!(
@@ -294,7 +299,7 @@ fn credentials_are_renewed_by_time_and_replaced_if_they_are_no_good() {
     assert_eq!(world.pass(), Vec::<String>::new());
 
     let owner = Owner { kind: "Node".to_owned(), uid: "uid-edge-1".to_owned() };
-    let metadata = render::config_map("edge-1", &owner, "").metadata;
+    let metadata = render::config_map("edge-1", &owner, "").unwrap().metadata;
     let mut object = Secret { metadata, ..Secret::default() };
     object.metadata.resource_version = Some("999".to_owned());
     let (key, new) = secret(&object).unwrap();
@@ -317,7 +322,7 @@ fn a_clock_that_jumps_makes_new_credentials_and_nothing_else() {
 }
 
 #[test]
-fn what_a_config_map_cannot_hold_is_not_sent() {
+fn a_connector_of_many_edges_has_a_packed_configuration() {
     let mut world = World::new();
     // Names as cloud providers make them.
     let domain = format!("{0}.{0}.{0}", "gateway".repeat(8));
@@ -326,12 +331,52 @@ fn what_a_config_map_cannot_hold_is_not_sent() {
         let network = format!("11.{}.{}.0/24", i / 256, i % 256);
         world.node(&format!("edge-{i}.{domain}"), "edge", &format!("192.168.{a}.{b}"), &[&network]);
     }
-    let (plan, output) = world.plan();
-    let words: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(words.len(), 1, "{words:?}");
-    assert!(words[0].starts_with("Node cloud-1: its configuration has 1"), "{words:?}");
-    assert!(words[0].ends_with("more than the 1048576 that a ConfigMap holds; the last good one stays"), "{words:?}");
-    let connector = |action: &&Action| matches!(action, Action::Config(owned) if owned.node == "cloud-1");
-    assert_eq!(plan.actions.iter().find(connector), None);
-    assert!(output.nodes.len() > 4200);
+    let (longest, text) = world.plan(|world, plan, output| {
+        assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+        let connector = |action: &&Action| matches!(action, Action::Config(owned) if owned.node == "cloud-1");
+        let action = plan.actions.iter().find(connector).unwrap();
+        assert_eq!(world.act(action, output), "config cloud-1");
+        let config = output.config("cloud-1").unwrap();
+        (plan.longest, serde_json::to_string(&NodeConfig { generation: 1, ..config }).unwrap())
+    });
+    assert_eq!(longest, text.len());
+    assert!(longest > ROOM);
+    let there = world.written.configs.get(&key("cloud-1")).unwrap();
+    assert_eq!(
+        (there.digest, there.generation, there.name.as_str()),
+        (digest(text.as_bytes()), 1, "beijing.connector")
+    );
+    let again = world.plan(|_, plan, _| plan);
+    assert!(!again.actions.iter().any(|action| matches!(action, Action::Config(owned) if owned.node == "cloud-1")));
+}
+
+#[test]
+fn what_a_config_map_cannot_hold_is_not_sent() {
+    let mut world = World::new();
+    world.plan(|_, _, output| {
+        let (edge, connector) = (output.config("edge-1").unwrap(), output.config("cloud-1").unwrap());
+        assert_eq!(too_long(&edge, &"x".repeat(ROOM)), None);
+        let message = "its configuration has 1048577 bytes, more than the 1048576 that a ConfigMap holds; the last good one stays";
+        assert_eq!(too_long(&edge, &"x".repeat(ROOM + 1)).unwrap(), message);
+        assert_eq!(too_long(&connector, &"x".repeat(ROOM + 1)), None);
+        let noise: String = (0..ROOM * 3 / 2 / 32).map(|i| digest(&i.to_be_bytes()).to_string()).collect();
+        assert_eq!(too_long(&connector, &noise), None, "a hexadecimal digit takes half a byte, and a little");
+        let more: String = (0..ROOM * 3 / 32).map(|i| digest(&i.to_be_bytes()).to_string()).collect();
+        assert!(too_long(&connector, &more).unwrap().contains("more than the 1048576 that a ConfigMap holds"));
+    });
+}
+
+#[test]
+fn a_long_name_is_no_label_and_is_known_all_the_same() {
+    let mut world = World::new();
+    let name = format!("edge.{0}.{0}.example", "gateway".repeat(8));
+    world.node(&name, "edge", "192.168.14.2", &["10.234.3.0/24"]);
+    let done = world.pass();
+    assert!(done.contains(&format!("config {name}")) && done.contains(&format!("secret {name} made")), "{done:?}");
+    assert_eq!(world.pass(), Vec::<String>::new());
+    let owner = Owner { kind: "Node".to_owned(), uid: "u".to_owned() };
+    for (node, length) in [(name.as_str(), 32), (&name[..63], 63)] {
+        let labels = render::config_map(node, &owner, "{}").unwrap().metadata.labels.unwrap();
+        assert_eq!(labels["selvedge.dev/node"].len(), length);
+    }
 }

@@ -43,13 +43,13 @@ fn the_same_state_gives_the_same_configurations() {
 fn the_generation_grows_only_with_a_change() {
     let mut scene = lab();
     let mut first = scene.configs().remove("edge-1").unwrap();
-    assert!(number(&mut first, None));
+    assert!(number(&mut first, 0, None));
     assert_eq!(first.generation, 1);
     let mut same = scene.configs().remove("edge-1").unwrap();
-    assert!(!number(&mut same, Some(&first)));
+    assert!(!number(&mut same, 1, Some(&first)));
     assert_eq!(same.generation, 1);
     let mut other = scene.put(cluster("beijing", json!({"datapath": "user"}))).configs().remove("edge-1").unwrap();
-    assert!(number(&mut other, Some(&first)));
+    assert!(number(&mut other, 1, Some(&first)));
     assert_eq!(other.generation, 2);
 }
 

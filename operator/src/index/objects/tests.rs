@@ -127,3 +127,27 @@ fn a_status_of_our_own_is_no_change() {
     community["metadata"]["generation"] = json!(2);
     assert!(put(&mut objects, &community));
 }
+
+#[test]
+fn blocks_that_do_not_matter_may_be_forbidden() {
+    let mut objects = Objects::default();
+    let cluster = |networks: &str| {
+        json!({
+            "apiVersion": api::API_VERSION, "kind": "Cluster", "metadata": {"name": "c"},
+            "spec": {
+                "clusterCIDRs": ["10.244.0.0/16"], "serviceCIDRs": ["10.96.0.0/16"], "podNetworks": networks,
+                "connector": {"addresses": ["203.0.113.10"]},
+            },
+        })
+    };
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Block) {
+        list(&mut objects, kind, &[]);
+    }
+    list(&mut objects, Kind::Cluster, &[cluster("nodes")]);
+    assert_eq!(objects.missing(), Vec::<&str>::new());
+    // Without them the cloud's pods would be out of reach.
+    put(&mut objects, &cluster("calico"));
+    assert_eq!(objects.missing(), ["IPAMBlock"]);
+    objects.apply(Kind::Block, Change::Absent);
+    assert_eq!(objects.missing(), Vec::<&str>::new());
+}

@@ -51,7 +51,7 @@ fn serve(issuer: &Issuer<'_, KeyPair>) -> u16 {
 fn ask(url: &str, ca_file: Option<&Path>, token_file: Option<&Path>) -> Result<String, String> {
     let file = |path: Option<&Path>| path.map(Path::to_owned);
     let server = Server { url: url.to_owned(), ca_file: file(ca_file), token_file: file(token_file) };
-    let client = Client::new(&server, "selvedge-agent/1", None, Clock::new(Path::new("/nowhere")));
+    let client = Client::new(&server, "selvedge-agent/1", Clock::new(Path::new("/nowhere")), true);
     let answer = client.and_then(|client| client.get("/version?x=y")).and_then(|answer| answer.read(4096));
     answer.map(|body| String::from_utf8(body.to_vec()).unwrap()).map_err(|error| error.to_string())
 }
