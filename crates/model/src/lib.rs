@@ -8,6 +8,8 @@
 
 mod config;
 mod decode;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod reader;
 mod services;
 mod syntax;
