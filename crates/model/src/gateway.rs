@@ -86,7 +86,10 @@ pub struct Site {
     /// The authorities, `NAME.ca.crt`, of which clients must have a certificate.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
     pub client_certificates: bool,
-    /// Tried in the order of precedence that Gateway API gives.
+    /// Rules are tried in their order; else in that of precedence that Gateway API gives.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
+    pub in_order: bool,
+    /// Where requests go.
     pub rules: Vec<Rule>,
 }
 
@@ -395,6 +398,7 @@ fn site(r: &Reader<'_>) -> Result<Site> {
         host: r.optional("host")?.as_ref().map_or(Ok(String::new()), host)?,
         certificate,
         client_certificates: flag(r, "clientCertificates")?,
+        in_order: flag(r, "inOrder")?,
         rules: r.list_or_empty("rules", rule)?,
     })
 }
@@ -481,7 +485,11 @@ fn redirect(r: &Reader<'_>) -> Result<Redirect> {
         return status.error(format!("{code} is none of 301, 302, 303, 307, 308"));
     }
     Ok(Redirect {
-        scheme: r.optional("scheme")?.map(|s| s.word(&[("http", "http"), ("https", "https")])).transpose()?.map(str::to_owned),
+        scheme: r
+            .optional("scheme")?
+            .map(|s| s.word(&[("http", "http"), ("https", "https")]))
+            .transpose()?
+            .map(str::to_owned),
         host: r.optional("host")?.as_ref().map(host).transpose()?,
         port: r.optional("port")?.map(|p| p.port()).transpose()?,
         path: r.optional("path")?.as_ref().map(path_edit).transpose()?,
@@ -550,9 +558,8 @@ fn balance(r: &Reader<'_>) -> Result<GatewayBalance> {
             "random" => GatewayBalance::Random,
             "sourceHash" => GatewayBalance::SourceHash,
             _ => {
-                return r.error(format!(
-                    "\"{text}\" is none of roundRobin, random, sourceHash, header:NAME, cookie:NAME"
-                ));
+                return r
+                    .error(format!("\"{text}\" is none of roundRobin, random, sourceHash, header:NAME, cookie:NAME"));
             }
         },
     })
