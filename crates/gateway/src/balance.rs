@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use selvedge_model::gateway::{Backend, GatewayBalance};
-use selvedge_model::{Protocol, Service};
+use selvedge_model::{Distribution, Endpoint, Protocol, Service, Services};
 
 use crate::Request;
 
@@ -22,28 +22,46 @@ type ServiceKey = (String, String, u16, Protocol);
 
 /// Where the ports of Services are served.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Endpoints(BTreeMap<ServiceKey, Vec<SocketAddr>>);
+pub struct Endpoints(BTreeMap<ServiceKey, Port>);
+
+/// Where one port is served.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// `appProtocol` says HTTP/2 without TLS.
+    pub http2: bool,
+    /// Each with how far away it is: 0 on this node, 1 in its zone, 2 elsewhere; as far as the Service cares.
+    pub targets: Vec<(u8, SocketAddr)>,
+}
 
 impl Endpoints {
-    /// Those of the Services that `wanted` names.
-    pub fn new<'a>(services: &[Service], wanted: impl Iterator<Item = (&'a Backend, Protocol)>) -> Self {
+    /// Those of the Services that `wanted` names, as the node of that name sees them.
+    pub fn new<'a>(services: &Services, node: &str, wanted: impl Iterator<Item = (&'a Backend, Protocol)>) -> Self {
         let mut map = BTreeMap::new();
         let mut by_name: BTreeMap<(&str, &str), &Service> = BTreeMap::new();
-        by_name.extend(services.iter().map(|service| ((&*service.namespace, &*service.name), service)));
+        by_name.extend(services.list.iter().map(|service| ((&*service.namespace, &*service.name), service)));
         for (backend, protocol) in wanted {
             let Some(service) = by_name.get(&(&*backend.namespace, &*backend.service)) else { continue };
             let Some(port) = service.ports.iter().find(|p| (p.port, p.protocol) == (backend.port, protocol)) else {
                 continue;
             };
-            let list = port.endpoints.iter().map(|e| SocketAddr::new(e.address, e.port)).collect();
-            map.insert(key(backend, protocol), list);
+            let ends = port.endpoints.iter().all(|e| e.terminating);
+            let distance = |e: &Endpoint| match service.distribution.unwrap_or(services.distribution) {
+                Distribution::Any => 2,
+                Distribution::SameNode if e.node == node => 0,
+                _ if !services.zone.is_empty() && e.zone == services.zone => 1,
+                _ => 2,
+            };
+            let here = port.endpoints.iter().filter(|e| !service.internal_local || e.node == node);
+            let ready = here.filter(|e| ends || !e.terminating);
+            let targets = ready.map(|e| (distance(e), SocketAddr::new(e.address, e.port))).collect();
+            map.insert(key(backend, protocol), Port { http2: port.app_protocol == "kubernetes.io/h2c", targets });
         }
         Endpoints(map)
     }
 
     /// Those of one port. `None`: there is no such Service or port.
-    pub fn of(&self, backend: &Backend, protocol: Protocol) -> Option<&[SocketAddr]> {
-        self.0.get(&key(backend, protocol)).map(Vec::as_slice)
+    pub fn of(&self, backend: &Backend, protocol: Protocol) -> Option<&Port> {
+        self.0.get(&key(backend, protocol))
     }
 }
 
@@ -91,20 +109,23 @@ impl Picker {
         })
     }
 
-    /// One of the endpoints of a backend. `None`: all were tried.
+    /// One of the endpoints of a backend: a near one, if any such may be well. `None`: all were tried.
     pub fn pick(
         &mut self,
         backend: &Backend,
-        all: &[SocketAddr],
+        targets: &[(u8, SocketAddr)],
         protocol: Protocol,
         by: &Choice<'_>,
     ) -> Option<SocketAddr> {
-        let fresh = |e: &&SocketAddr| !by.tried.contains(e);
-        let well = |e: &&SocketAddr| self.failures.get(*e).is_none_or(|failure| failure.until <= by.now);
-        let mut candidates: Vec<SocketAddr> = all.iter().filter(fresh).filter(well).copied().collect();
-        if candidates.is_empty() {
-            candidates.extend(all.iter().filter(fresh));
-        }
+        let fresh = |(_, e): &&(u8, SocketAddr)| !by.tried.contains(e);
+        let well = |(_, e): &&(u8, SocketAddr)| self.failures.get(e).is_none_or(|failure| failure.until <= by.now);
+        let nearest = targets.iter().filter(fresh).filter(well).map(|(distance, _)| *distance).min();
+        let candidates: Vec<SocketAddr> = match nearest {
+            Some(nearest) => {
+                targets.iter().filter(fresh).filter(well).filter(|t| t.0 == nearest).map(|t| t.1).collect()
+            }
+            None => targets.iter().filter(fresh).map(|t| t.1).collect(),
+        };
         let hashed = match &backend.balance {
             GatewayBalance::SourceHash => Some(hash(by.client.to_string().as_bytes())),
             GatewayBalance::Header(name) => by.request.and_then(|r| r.fields.get(&name.to_ascii_lowercase())).map(hash),
@@ -192,8 +213,8 @@ mod tests {
         }
     }
 
-    fn endpoints(count: u8) -> Vec<SocketAddr> {
-        (1..=count).map(|i| SocketAddr::from(([10, 0, 0, i], 80))).collect()
+    fn endpoints(count: u8) -> Vec<(u8, SocketAddr)> {
+        (1..=count).map(|i| (2, SocketAddr::from(([10, 0, 0, i], 80)))).collect()
     }
 
     fn choice<'a>(client: u8, request: Option<&'a Request>, random: u32, tried: &'a [SocketAddr]) -> Choice<'a> {
@@ -221,9 +242,12 @@ mod tests {
             *counts.entry(chosen).or_insert(0) += 1;
         }
         assert!(counts.values().all(|n| *n == 10), "{counts:?}");
-        let tried = &all[..2];
-        assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, tried)), Some(all[2]));
-        assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &all)), None);
+        let tried = [all[0].1, all[1].1];
+        assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &tried)), Some(all[2].1));
+        assert_eq!(
+            picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[tried[0], tried[1], all[2].1])),
+            None
+        );
         assert_eq!(picker.pick(&backend, &[], Protocol::Tcp, &choice(1, None, 9, &[])), None);
     }
 
@@ -235,7 +259,7 @@ mod tests {
         for user in 0..1000 {
             let fields: Fields = [("user", format!("u{user}").as_bytes())].into_iter().collect();
             let request = Request { fields, ..Request::default() };
-            let mut pick = |all: &[SocketAddr]| {
+            let mut pick = |all: &[(u8, SocketAddr)]| {
                 picker.pick(&by_header, all, Protocol::Tcp, &choice(user as u8, Some(&request), user, &[])).unwrap()
             };
             let first = pick(&all);
@@ -254,20 +278,54 @@ mod tests {
     fn who_failed_is_left_alone_but_not_if_there_is_no_other() {
         let (mut picker, backend, all) = (Picker::default(), backend(1, GatewayBalance::RoundRobin), endpoints(2));
         let now = Duration::from_secs(100);
-        picker.failed(all[0], now);
+        picker.failed(all[0].1, now);
         for _ in 0..10 {
-            assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[])), Some(all[1]));
+            assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[])), Some(all[1].1));
         }
-        assert_eq!(picker.left_alone(now).collect::<Vec<_>>(), [(all[0], PAUSE_FIRST)]);
-        picker.failed(all[1], now);
+        assert_eq!(picker.left_alone(now).collect::<Vec<_>>(), [(all[0].1, PAUSE_FIRST)]);
+        picker.failed(all[1].1, now);
         assert!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[])).is_some());
-        picker.failed(all[0], now + PAUSE_FIRST);
+        picker.failed(all[0].1, now + PAUSE_FIRST);
         assert_eq!(
             picker.left_alone(now + PAUSE_FIRST).next(),
-            Some((all[0], PAUSE_FIRST * 2)),
+            Some((all[0].1, PAUSE_FIRST * 2)),
             "longer the next time"
         );
-        picker.reached(all[0]);
-        assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[])), Some(all[0]));
+        picker.reached(all[0].1);
+        assert_eq!(picker.pick(&backend, &all, Protocol::Tcp, &choice(1, None, 9, &[])), Some(all[0].1));
+    }
+
+    #[test]
+    fn near_ones_come_first_as_long_as_they_are_well() {
+        let mut web = Service { namespace: "a".into(), name: "w1".into(), ..Service::default() };
+        let endpoint = |i: u8, node: &str, zone: &str| Endpoint {
+            zone: zone.into(),
+            ..Endpoint::new(IpAddr::from([10, 0, 0, i]), 80, node)
+        };
+        let mut endpoints =
+            vec![endpoint(1, "me", "z"), endpoint(2, "you", "z"), endpoint(3, "far", "y"), endpoint(4, "me", "z")];
+        endpoints[3].terminating = true;
+        web.ports.push(selvedge_model::ServicePort { port: 80, endpoints, ..Default::default() });
+        let mut services = Services { zone: "z".into(), list: vec![web], ..Services::default() };
+        let backend = backend(1, GatewayBalance::RoundRobin);
+        let see = |services: &Services| {
+            let all = Endpoints::new(services, "me", [(&backend, Protocol::Tcp)].into_iter());
+            all.of(&backend, Protocol::Tcp).unwrap().targets.iter().map(|(distance, _)| *distance).collect::<Vec<_>>()
+        };
+        assert_eq!(see(&services), [0, 1, 2]);
+        services.list[0].distribution = Some(Distribution::SameZone);
+        assert_eq!(see(&services), [1, 1, 2]);
+        services.list[0].distribution = Some(Distribution::Any);
+        assert_eq!(see(&services), [2, 2, 2]);
+        services.list[0].internal_local = true;
+        assert_eq!(see(&services), [2]);
+
+        let (mut picker, now) = (Picker::default(), Duration::from_secs(100));
+        let targets: Vec<_> = (0..3).map(|i| (i, SocketAddr::from(([10, 0, 0, i], 80)))).collect();
+        let mut pick =
+            |picker: &mut Picker| picker.pick(&backend, &targets, Protocol::Tcp, &choice(1, None, 5, &[])).unwrap();
+        assert_eq!(pick(&mut picker), targets[0].1);
+        picker.failed(targets[0].1, now);
+        assert_eq!(pick(&mut picker), targets[1].1);
     }
 }

@@ -19,7 +19,7 @@ mod pattern;
 mod sni;
 mod table;
 
-pub use balance::{Choice, Endpoints, Picker};
+pub use balance::{Choice, Endpoints, Picker, Port};
 pub use edit::{answer, prepare, redirection};
 pub use fields::Fields;
 pub use message::{Bad, Request, Response};

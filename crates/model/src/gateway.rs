@@ -80,10 +80,10 @@ pub struct Site {
     /// `shop.example`, `*.example`, or empty for every host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "String::is_empty"))]
     pub host: String,
-    /// Where TLS ends here: `NAME.crt` and `NAME.key` among the credentials.
+    /// Where TLS ends here: the section of `gateway.pem` with certificate and key.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "String::is_empty"))]
     pub certificate: String,
-    /// The authorities, `NAME.ca.crt`, of which clients must have a certificate.
+    /// Clients must have a certificate of the authorities in the section `NAME.ca`.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
     pub client_certificates: bool,
     /// Rules are tried in their order; else in that of precedence that Gateway API gives.
@@ -392,7 +392,7 @@ fn site(r: &Reader<'_>) -> Result<Site> {
     let certificate = text_or_empty(r, "certificate")?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if certificate.starts_with('.') || !certificate.bytes().all(plain) {
-        return r.field("certificate")?.error(format!("\"{certificate}\" is not a plain file name"));
+        return r.field("certificate")?.error(format!("\"{certificate}\" is not a plain name"));
     }
     Ok(Site {
         host: r.optional("host")?.as_ref().map_or(Ok(String::new()), host)?,
