@@ -99,7 +99,7 @@ struct Failure {
 
 impl Picker {
     /// One of the backends by weight. `None`: none has any.
-    pub fn backend<'a>(backends: &'a [Backend], random: u32) -> Option<&'a Backend> {
+    pub fn backend(backends: &[Backend], random: u32) -> Option<&Backend> {
         let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
         let mut at = (u64::from(random) * total) >> 32;
         backends.iter().filter(|b| b.weight > 0).find(|backend| {
@@ -163,9 +163,9 @@ impl Picker {
         }
     }
 
-    /// An endpoint was reached.
-    pub fn reached(&mut self, endpoint: SocketAddr) {
-        self.failures.remove(&endpoint);
+    /// An endpoint was reached. True if it could not be before.
+    pub fn reached(&mut self, endpoint: SocketAddr) -> bool {
+        self.failures.remove(&endpoint).is_some()
     }
 
     /// Endpoints that are left alone, and for how long yet.
@@ -322,7 +322,7 @@ mod tests {
 
         let (mut picker, now) = (Picker::default(), Duration::from_secs(100));
         let targets: Vec<_> = (0..3).map(|i| (i, SocketAddr::from(([10, 0, 0, i], 80)))).collect();
-        let mut pick =
+        let pick =
             |picker: &mut Picker| picker.pick(&backend, &targets, Protocol::Tcp, &choice(1, None, 5, &[])).unwrap();
         assert_eq!(pick(&mut picker), targets[0].1);
         picker.failed(targets[0].1, now);

@@ -146,7 +146,8 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, framing: Framing) {
     out.extend_from_slice(request.authority.as_bytes());
     out.extend_from_slice(b"\r\n");
     write_fields(out, &request.fields, framing);
-    if framing == Framing::None && matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") {
+    let wants_length = matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
+    if framing == Framing::None && wants_length && request.fields.get("content-length").is_none() {
         out.extend_from_slice(b"content-length: 0\r\n");
     }
     write_upgrade(out, request.upgrade.as_deref());

@@ -79,7 +79,10 @@ fn an_answer_ends_where_its_request_says() {
     assert_eq!(String::from_utf8(out).unwrap(), "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
 }
 
-fn pieces(framing: Framing, text: &[u8], step: usize) -> Result<(Vec<u8>, Option<Fields>, Vec<u8>), Bad> {
+/// Body, trailers, and what is behind them.
+type Read = (Vec<u8>, Option<Fields>, Vec<u8>);
+
+fn pieces(framing: Framing, text: &[u8], step: usize) -> Result<Read, Bad> {
     let (mut body, mut input, mut data) = (Body::new(framing), Vec::new(), Vec::new());
     for part in text.chunks(step) {
         input.extend_from_slice(part);

@@ -7,6 +7,8 @@ mod clock;
 mod doctor;
 mod error;
 mod firewall;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod kernel;
 mod logging;
 mod node;

@@ -225,7 +225,7 @@ impl Connection {
 
     /// Writes a head; `end`: there is no body. Fields as [`request_fields`] or [`answer_fields`] make them.
     pub fn send_head<'a>(&mut self, stream: u32, fields: impl Iterator<Item = (&'a str, &'a [u8])>, end: bool) {
-        if !self.streams.get(&stream).is_some_and(|s| !s.said) {
+        if self.streams.get(&stream).is_none_or(|s| s.said) {
             return;
         }
         let mut block = Vec::new();

@@ -41,7 +41,11 @@ impl Timing {
 
 /// Whether the configuration leaves it to this node to read Services.
 pub(super) fn wants(config: &NodeConfig) -> bool {
-    config.services.source == ServiceSource::Api && config.services.mode != ServiceMode::Off
+    #[cfg(feature = "gateway")]
+    let gateway = config.gateway.is_some();
+    #[cfg(not(feature = "gateway"))]
+    let gateway = false;
+    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || gateway)
 }
 
 impl Node {
