@@ -30,8 +30,11 @@ const BODY: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
-/// What is gathered before it is written.
+/// What is gathered before it is written, and read at once.
 const GATHER: usize = 16 << 10;
+
+/// Room for a head: clients that wait must not take much.
+const HEAD_READ: usize = 1 << 10;
 
 /// Serves a client until either side has enough. `buffer`: what was read already.
 pub(super) async fn serve(slot: Rc<Slot>, io: Connection, mut buffer: Vec<u8>, origin: Origin) {
@@ -93,6 +96,12 @@ pub(super) async fn serve(slot: Rc<Slot>, io: Connection, mut buffer: Vec<u8>, o
     }
 }
 
+/// Reads what there is, and has room for so much.
+async fn more(input: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+    buffer.reserve(room);
+    input.read_buf(buffer).await
+}
+
 type ReadHead = Result<wire::Head<Request>, selvedge_gateway::Bad>;
 
 /// `None`: the client left, or was too slow.
@@ -112,7 +121,7 @@ async fn read_head(input: &mut ReadHalf<Connection>, buffer: &mut Vec<u8>) -> Op
         if first {
             *buffer = Vec::new();
         }
-        if timeout_at(deadline, input.read_buf(buffer)).await.ok()?.ok()? == 0 {
+        if timeout_at(deadline, more(input, buffer, HEAD_READ)).await.ok()?.ok()? == 0 {
             return None;
         }
         if first {
@@ -131,7 +140,7 @@ async fn feed_body(input: &mut ReadHalf<Connection>, buffer: &mut Vec<u8>, frami
                 feed.end(trailers);
                 return true;
             }
-            Ok(None) => match timeout(BODY, input.read_buf(buffer)).await {
+            Ok(None) => match timeout(BODY, more(input, buffer, GATHER)).await {
                 Ok(Ok(count)) if count > 0 => {}
                 _ => return false,
             },
@@ -292,7 +301,7 @@ pub(super) async fn ask(
             }
             Ok(Some(head)) => break head,
             Ok(None) => {
-                if input.read_buf(&mut buffer).await.ok()? == 0 {
+                if more(&mut input, &mut buffer, GATHER).await.ok()? == 0 {
                     return None;
                 }
             }
@@ -370,7 +379,7 @@ impl Reading {
                     feed.end(trailers);
                     return self.finish().await;
                 }
-                Ok(None) => match self.input.read_buf(&mut self.buffer).await {
+                Ok(None) => match more(&mut self.input, &mut self.buffer, GATHER).await {
                     Ok(0) if self.body.ends_with_connection() => return feed.end(Fields::default()),
                     Ok(1..) => {}
                     _ => return,
