@@ -13,6 +13,7 @@ mod allocations;
 mod credentials;
 mod events;
 mod failure;
+mod gateways;
 mod ip_pools;
 mod ledger;
 mod pass;
@@ -35,6 +36,7 @@ use self::agents::Wanted;
 use self::allocations::Stored;
 use self::credentials::Keys;
 use self::events::Told;
+use self::gateways::EdgeGateways;
 use self::plan::Checks;
 use crate::core::fleet::Report;
 use crate::core::{IpPool, Options};
@@ -86,6 +88,7 @@ pub(crate) struct Controller {
     stored: Option<Stored>,
     keys: Option<Keys>,
     checks: Checks,
+    gateways: EdgeGateways,
     told: Told,
     /// Those of Calico that were made last.
     ip_pools: Option<BTreeMap<String, IpPool>>,
@@ -148,6 +151,7 @@ impl Controller {
             stored: None,
             keys: None,
             checks: Checks::default(),
+            gateways: EdgeGateways::default(),
             told: Told::default(),
             ip_pools: None,
             refusals: BTreeMap::new(),
@@ -205,6 +209,7 @@ impl Controller {
         self.stored = None;
         self.keys = None;
         self.ip_pools = None;
+        self.gateways.forget();
         if !us {
             // What it would answer may be old by now.
             if let Some(server) = &self.around.server {

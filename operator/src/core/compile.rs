@@ -12,6 +12,7 @@ use super::admission::{Admission, Member};
 use super::allocator::Allocations;
 use super::communities;
 use super::fabric::Fabric;
+use super::gateway::{self, Certificates, Gateways};
 use super::ip_pools::{self, IpPool};
 use super::problem::Problem;
 use super::services;
@@ -29,6 +30,8 @@ pub(crate) struct Memory {
     pub(crate) incumbents: BTreeSet<String>,
     /// Whether the state is whole; if not, a node that is missing in it keeps what it has.
     pub(crate) complete: bool,
+    /// What is in the Secrets that edge gateways name.
+    pub(crate) certificates: Certificates,
 }
 
 /// What the person who started the operator says.
@@ -58,6 +61,8 @@ pub(crate) struct Output {
     /// By Kubernetes node; the generation is 0.
     pub(crate) nodes: BTreeMap<String, NodeConfig>,
     pub(crate) allocations: Allocations,
+    /// Edge gateways, besides what is in `nodes`.
+    pub(crate) gateways: Gateways,
     /// How many members each community has.
     pub(crate) communities: BTreeMap<String, usize>,
     /// What Calico must know not to translate addresses towards, by name.
@@ -92,13 +97,17 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
         ServicesFrom::Api => ServiceSource::Api,
     };
     let compiler = Compiler { fabric: &fabric, admission: &admission, services: &services, source };
+    let labelled = admission.members.iter().map(|(name, member)| (*name, member.node)).collect();
+    let gateways = gateway::compile(state, &labelled, &services, &memory.certificates);
+    problems.extend(gateways.problems(state));
     let mut nodes = BTreeMap::new();
     for member in admission.members.values() {
-        let config = match member.role {
+        let mut config = match member.role {
             Role::Edge => compiler.edge(member, joined.neighbours.get(member.name)),
             Role::Connector => compiler.connector(member),
             Role::Cloud => compiler.cloud(member),
         };
+        gateways.equip(&mut config, &services);
         nodes.insert(member.name.to_owned(), config);
     }
     problems.sort();
@@ -112,7 +121,7 @@ pub(crate) fn compile(state: &ClusterState, options: &Options, memory: &Memory) 
     let cluster = fabric.name.to_owned();
     let ip_pools = ip_pools::list(&fabric, state, &admission);
     let communities = joined.members;
-    let output = Output { cluster, certificate_days, authority, nodes, allocations, communities, ip_pools };
+    let output = Output { cluster, certificate_days, authority, nodes, allocations, gateways, communities, ip_pools };
     Compiled { output: Some(output), problems }
 }
 
@@ -251,6 +260,7 @@ impl Compiler<'_> {
             datapath: member.node.datapath.unwrap_or(spec.datapath),
             firewall: member.node.firewall.unwrap_or(spec.firewall),
             metered: member.node.metered,
+            gateway: None,
         }
     }
 

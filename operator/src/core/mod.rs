@@ -11,6 +11,7 @@ mod communities;
 mod compile;
 mod fabric;
 pub(crate) mod fleet;
+pub(crate) mod gateway;
 mod ip_pools;
 pub(crate) mod issued;
 mod networks;

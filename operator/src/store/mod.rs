@@ -235,6 +235,7 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         datapath: DatapathMode::default(),
         firewall: FirewallBackend::default(),
         metered: false,
+        gateway: None,
     })
 }
 
