@@ -460,7 +460,7 @@ impl Controller {
             if self.written.secrets.get(&key(name)).is_none() {
                 continue;
             }
-            let serves = config.services.mode != ServiceMode::Off;
+            let serves = config.services.mode != ServiceMode::Off || config.gateway.is_some();
             let view = NodeView {
                 uid: uid.to_owned(),
                 role: config.role,
