@@ -1,14 +1,13 @@
 //! Which endpoint gets a request: by turns, by chance or by a hash that moves few when endpoints change. One that could not
 //! be reached is left alone for a while, unless there is no other.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use selvedge_model::gateway::{Backend, GatewayBalance};
 use selvedge_model::{Distribution, Endpoint, Protocol, Service, Services};
 
-use crate::Request;
+use crate::{Map, Request};
 
 /// How long an endpoint is left alone after a failure; twice as long after the next, up to the cap.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
@@ -22,7 +21,7 @@ type ServiceKey = (String, String, u16, Protocol);
 
 /// Where the ports of Services are served.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Endpoints(BTreeMap<ServiceKey, Port>);
+pub struct Endpoints(Map<ServiceKey, Port>);
 
 /// Where one port is served.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,11 +35,10 @@ pub struct Port {
 impl Endpoints {
     /// Those of the Services that `wanted` names, as the node of that name sees them.
     pub fn new<'a>(services: &Services, node: &str, wanted: impl Iterator<Item = (&'a Backend, Protocol)>) -> Self {
-        let mut map = BTreeMap::new();
-        let mut by_name: BTreeMap<(&str, &str), &Service> = BTreeMap::new();
-        by_name.extend(services.list.iter().map(|service| ((&*service.namespace, &*service.name), service)));
+        let mut map = Map::default();
         for (backend, protocol) in wanted {
-            let Some(service) = by_name.get(&(&*backend.namespace, &*backend.service)) else { continue };
+            let named = |s: &&Service| s.name == backend.service && s.namespace == backend.namespace;
+            let Some(service) = services.list.iter().find(named) else { continue };
             let Some(port) = service.ports.iter().find(|p| (p.port, p.protocol) == (backend.port, protocol)) else {
                 continue;
             };
@@ -87,8 +85,8 @@ pub struct Choice<'a> {
 /// Whose turn it is, and who failed.
 #[derive(Debug, Default)]
 pub struct Picker {
-    turns: BTreeMap<ServiceKey, u32>,
-    failures: BTreeMap<SocketAddr, Failure>,
+    turns: Map<ServiceKey, u32>,
+    failures: Map<SocketAddr, Failure>,
 }
 
 #[derive(Debug)]
@@ -144,7 +142,7 @@ impl Picker {
         if self.turns.len() >= MAX_TURNS && !self.turns.contains_key(&key) {
             self.turns.clear();
         }
-        let turn = self.turns.entry(key).or_insert(by.random);
+        let turn = self.turns.or_insert(key, by.random);
         *turn = turn.wrapping_add(1);
         candidates.get(*turn as usize % candidates.len().max(1)).copied()
     }
@@ -155,7 +153,7 @@ impl Picker {
             self.failures.retain(|_, failure| failure.until > now);
         }
         if self.failures.len() < MAX_FAILURES || self.failures.contains_key(&endpoint) {
-            let failure = self.failures.entry(endpoint).or_insert(Failure { until: now, pause: PAUSE_FIRST / 2 });
+            let failure = self.failures.or_insert(endpoint, Failure { until: now, pause: PAUSE_FIRST / 2 });
             if failure.until <= now {
                 failure.pause = (failure.pause * 2).min(PAUSE_CAP);
                 failure.until = now + failure.pause;
@@ -196,6 +194,8 @@ fn mix(mut h: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::Fields;
 

@@ -78,11 +78,11 @@ fn gateway(node: &Node) -> Option<crate::status::GatewayStatus> {
     let report = node.gateway.report()?;
     let listeners = node.gateway.section().listeners.iter().map(|listener| {
         let counters = report.counters.get(&listener.name).copied().unwrap_or_default();
-        let bound = report.bound.get(&listener.name).into_iter().flatten();
+        let bound = report.bound.iter().filter(|(name, _)| *name == listener.name);
         ListenerStatus {
             name: listener.name.clone(),
             protocol: listener.protocol.name().to_owned(),
-            addresses: bound.map(ToString::to_string).collect(),
+            addresses: bound.map(|(_, address)| address.to_string()).collect(),
             connections: counters.connections,
             requests: counters.requests,
             unrouted: counters.unrouted,

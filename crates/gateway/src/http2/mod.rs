@@ -9,10 +9,10 @@
 mod convert;
 mod frame;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::hpack::{self, Decoder};
-use crate::{Fields, MAX_HEAD};
+use crate::{Fields, MAX_HEAD, Map};
 use frame::{Frame, Settings};
 
 pub use convert::{answer_fields, read_answer, read_request, request_fields};
@@ -128,7 +128,7 @@ pub struct Connection {
     output: Vec<u8>,
     events: VecDeque<Event>,
     decoder: Decoder,
-    streams: BTreeMap<u32, Stream>,
+    streams: Map<u32, Stream>,
     /// A header that comes in several frames: stream, whether it ends it, and what is there.
     partial: Option<(u32, bool, Vec<u8>)>,
     next: u32,
@@ -164,7 +164,7 @@ impl Connection {
             output,
             events: VecDeque::new(),
             decoder: Decoder::new(),
-            streams: BTreeMap::new(),
+            streams: Map::default(),
             partial: None,
             next: 1,
             highest: 0,
@@ -409,9 +409,9 @@ impl Connection {
                 self.leaving = true;
                 self.events.push_back(Event::GoAway { last });
                 if !self.server {
-                    for stream in self.streams.split_off(&(last.saturating_add(1))).into_keys() {
-                        self.events.push_back(Event::Reset { stream, code: Code::REFUSED });
-                    }
+                    let refused = self.streams.iter().map(|(stream, _)| *stream).filter(|stream| *stream > last);
+                    self.events.extend(refused.map(|stream| Event::Reset { stream, code: Code::REFUSED }));
+                    self.streams.retain(|stream, _| *stream <= last);
                 }
                 Ok(())
             }

@@ -1,7 +1,6 @@
 //! The gateway's thread: keeps the listeners to what is configured and to the addresses there are.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use selvedge_gateway::Table;
+use selvedge_gateway::{Map, Table};
 use selvedge_linux::link::{self, Link};
 use selvedge_linux::netlink;
 use selvedge_model::gateway::{Listener, ListenerProtocol};
@@ -50,7 +49,7 @@ type Key = (SocketAddr, bool);
 struct Engine {
     shared: Rc<Shared>,
     doors: Vec<Rc<Door>>,
-    open: BTreeMap<Key, (Rc<Slot>, Bound<()>)>,
+    open: Map<Key, (Rc<Slot>, Bound<()>)>,
     /// What is wrong with the configuration.
     problems: Vec<String>,
     links: netlink::Socket,
@@ -76,7 +75,7 @@ async fn serve(inbox: &Inbox) -> Result<()> {
     let mut engine = Engine {
         shared: Shared::new(inbox.report.clone()),
         doors: Vec::new(),
-        open: BTreeMap::new(),
+        open: Map::default(),
         problems: Vec::new(),
         links: netlink::Socket::open(netlink::Protocol::Route).context(|| "read addresses".to_owned())?,
     };
@@ -136,8 +135,7 @@ impl Engine {
             self.doors.push(Rc::new(Door { listener, table, tls: configs }));
         }
         let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: BTreeSet<&String> = self.doors.iter().map(|door| &door.listener.name).collect();
-        report.counters.retain(|name, _| names.contains(name));
+        report.counters.retain(|name, _| self.doors.iter().any(|door| door.listener.name == *name));
     }
 
     /// Opens and closes listeners. False: not all is as it should be.
@@ -147,11 +145,11 @@ impl Engine {
             Ok(links) => links,
             Err(error) => {
                 problems.push(error.to_string());
-                self.tell(problems, BTreeMap::new());
+                self.tell(problems, Vec::new());
                 return false;
             }
         };
-        let mut wanted: BTreeMap<Key, Rc<Door>> = BTreeMap::new();
+        let mut wanted: Map<Key, Rc<Door>> = Map::default();
         for door in &self.doors {
             let addresses = addresses(&door.listener, &links);
             if addresses.is_empty() {
@@ -172,7 +170,7 @@ impl Engine {
             slot.closed.set(!stays);
             stays
         });
-        let mut bound: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+        let mut bound = Vec::new();
         let mut good = true;
         for (key, door) in wanted {
             let name = door.listener.name.clone();
@@ -183,13 +181,13 @@ impl Engine {
                 good = false;
                 continue;
             }
-            bound.entry(name).or_default().push(key.0);
+            bound.push((name, key.0));
         }
         self.tell(problems, bound);
         good
     }
 
-    fn tell(&self, problems: Vec<String>, bound: BTreeMap<String, Vec<SocketAddr>>) {
+    fn tell(&self, problems: Vec<String>, bound: Vec<(String, SocketAddr)>) {
         let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
         for problem in problems.iter().filter(|problem| !report.problems.contains(problem)) {
             log::error!("gateway: {problem}");
@@ -249,7 +247,7 @@ fn socket(address: SocketAddr, udp: bool) -> io::Result<Socket> {
 }
 
 /// Where a listener listens: addresses of its links and networks, none of those it must not.
-fn addresses(listener: &Listener, links: &[Link]) -> BTreeSet<SocketAddr> {
+fn addresses(listener: &Listener, links: &[Link]) -> Vec<SocketAddr> {
     let chosen =
         links.iter().filter(|l| l.up && (listener.interfaces.is_empty() || listener.interfaces.contains(&l.name)));
     let all = chosen.flat_map(|link| &link.addresses).map(|net| net.addr());
@@ -259,7 +257,10 @@ fn addresses(listener: &Listener, links: &[Link]) -> BTreeSet<SocketAddr> {
         let included = listener.addresses.is_empty() || within(&listener.addresses, *address);
         included && !link_local && !within(&listener.excluded, *address)
     };
-    all.filter(fits).map(|address| SocketAddr::new(address, listener.port)).collect()
+    let mut found: Vec<SocketAddr> = all.filter(fits).map(|address| SocketAddr::new(address, listener.port)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Connections of HTTP/2, from clients and to endpoints: one task for each, which carries all its streams.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use selvedge_gateway::http1::Piece;
 use selvedge_gateway::http2::{self as wire, Code, Event, answer_fields, read_answer, read_request, request_fields};
-use selvedge_gateway::{Fields, Request};
+use selvedge_gateway::{Fields, Map, Request};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -133,7 +133,7 @@ struct Driver {
     wire: wire::Connection,
     io: Connection,
     side: Side,
-    exchanges: BTreeMap<u32, Exchange>,
+    exchanges: Map<u32, Exchange>,
     output: Vec<u8>,
     written: usize,
     /// The peer broke the rules.
@@ -148,7 +148,7 @@ impl Driver {
             Side::Server { .. } => wire::Connection::server(),
             Side::Client { .. } => wire::Connection::client(),
         };
-        let exchanges = BTreeMap::new();
+        let exchanges = Map::default();
         let idle = Box::pin(sleep(IDLE));
         Driver { wire, io, side, exchanges, output: Vec::new(), written: 0, lost: false, over: false, idle }
     }
@@ -266,7 +266,7 @@ impl Driver {
     /// Carries bodies both ways as far as there is room.
     fn poll_exchanges(&mut self, cx: &Context<'_>) -> bool {
         let mut progress = false;
-        let streams: Vec<u32> = self.exchanges.keys().copied().collect();
+        let streams: Vec<u32> = self.exchanges.iter().map(|(stream, _)| *stream).collect();
         for stream in streams {
             let Some(exchange) = self.exchanges.get_mut(&stream) else { continue };
             if let Some(feed) = &exchange.feed {

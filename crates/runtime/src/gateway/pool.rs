@@ -1,11 +1,11 @@
 //! Connections to endpoints that wait for the next request.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use selvedge_gateway::Map;
 use tokio::net::TcpStream;
 
 use super::http2::Client;
@@ -19,9 +19,9 @@ const MOST: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: RefCell<BTreeMap<SocketAddr, Vec<(Instant, TcpStream)>>>,
+    idle: RefCell<Map<SocketAddr, Vec<(Instant, TcpStream)>>>,
     count: Cell<usize>,
-    http2: RefCell<BTreeMap<SocketAddr, Rc<Client>>>,
+    http2: RefCell<Map<SocketAddr, Rc<Client>>>,
 }
 
 impl Pool {
@@ -45,7 +45,7 @@ impl Pool {
             self.sweep();
         }
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(endpoint).or_default();
+        let list = idle.or_insert(endpoint, Vec::new());
         if self.count.get() < MOST && list.len() < MOST_EACH {
             self.count.set(self.count.get() + 1);
             list.push((Instant::now(), stream));
@@ -64,7 +64,7 @@ impl Pool {
             list.retain(|(since, _)| since.elapsed() < IDLE);
         }
         idle.retain(|_, list| !list.is_empty());
-        self.count.set(idle.values().map(Vec::len).sum());
+        self.count.set(idle.iter().map(|(_, list)| list.len()).sum());
         self.http2.borrow_mut().retain(|_, client| client.is_open());
     }
 

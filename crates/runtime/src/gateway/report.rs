@@ -1,20 +1,21 @@
 //! What the gateway tells about itself.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+use selvedge_gateway::Map;
 
 /// The gateway as its thread sees it.
 #[derive(Default)]
 pub(crate) struct Report {
     /// Addresses listened on, by the name of the listener.
-    pub(crate) bound: BTreeMap<String, Vec<SocketAddr>>,
+    pub(crate) bound: Vec<(String, SocketAddr)>,
     pub(crate) problems: Vec<String>,
-    pub(crate) counters: BTreeMap<String, Counters>,
+    pub(crate) counters: Map<String, Counters>,
     /// Connections from outside that there are now.
     pub(crate) connections: u32,
     /// Endpoints that could not be reached, and until when they are left alone.
-    pub(crate) left_alone: BTreeMap<SocketAddr, Instant>,
+    pub(crate) left_alone: Vec<(SocketAddr, Instant)>,
 }
 
 /// What went through a listener.

@@ -109,11 +109,10 @@ impl Shared {
 
     pub(super) fn count(&self, door: &Door, add: impl FnOnce(&mut super::report::Counters)) {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counters) = report.counters.get_mut(&door.listener.name) {
-            add(counters);
-        } else {
-            add(report.counters.entry(door.listener.name.clone()).or_default());
+        if !report.counters.contains_key(&door.listener.name) {
+            report.counters.insert(door.listener.name.clone(), Default::default());
         }
+        report.counters.get_mut(&door.listener.name).map(add);
     }
 
     pub(super) fn pick(

@@ -1,12 +1,11 @@
 //! Datagrams: a session for each client, with a socket of its own to its endpoint.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use selvedge_gateway::Picker;
+use selvedge_gateway::{Map, Picker};
 use selvedge_model::Protocol;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -32,7 +31,7 @@ struct Session {
 /// Serves a socket for ever.
 pub(super) async fn serve(slot: Rc<Slot>, socket: UdpSocket) {
     let socket = Rc::new(socket);
-    let sessions: Rc<RefCell<BTreeMap<SocketAddr, Session>>> = Rc::default();
+    let sessions: Rc<RefCell<Map<SocketAddr, Session>>> = Rc::default();
     let mut bytes = vec![0; DATAGRAM];
     loop {
         let (length, client) = match socket.recv_from(&mut bytes).await {
@@ -75,7 +74,7 @@ pub(super) async fn serve(slot: Rc<Slot>, socket: UdpSocket) {
 async fn begin(
     slot: &Rc<Slot>,
     outside: &Rc<UdpSocket>,
-    sessions: &Rc<RefCell<BTreeMap<SocketAddr, Session>>>,
+    sessions: &Rc<RefCell<Map<SocketAddr, Session>>>,
     client: SocketAddr,
 ) -> Option<Rc<UdpSocket>> {
     let door = slot.door();
@@ -109,7 +108,7 @@ async fn answers(
     outside: Rc<UdpSocket>,
     client: SocketAddr,
     last: Rc<RefCell<Instant>>,
-    sessions: Rc<RefCell<BTreeMap<SocketAddr, Session>>>,
+    sessions: Rc<RefCell<Map<SocketAddr, Session>>>,
 ) {
     loop {
         let deadline = *last.borrow() + IDLE;
