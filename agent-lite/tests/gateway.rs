@@ -316,6 +316,32 @@ print(len(met))";
 }
 
 #[test]
+fn requests_to_a_service_are_balanced_one_by_one() {
+    let site = Site::new("service");
+    let text = fs::read_to_string(site.path("config.json")).unwrap();
+    let web = text.find(r#""name": "web""#).unwrap();
+    let (head, tail) = text.split_at(web);
+    let tail = tail.replacen(r#""clusterIps": []"#, r#""clusterIps": ["10.96.0.7"], "perRequest": "header:user""#, 1);
+    let text = format!("{head}{tail}");
+    assert!(text.contains("perRequest") && text.contains(r#""mode": "off""#));
+    let text = text.replace(r#""mode": "off""#, r#""mode": "kernel", "cidrs": ["10.96.0.0/16"]"#);
+    site.sh("ip addr add 169.254.25.10/32 dev lo; ip route add 10.96.0.0/16 dev lan0");
+    fs::write(site.path("config.json"), text.replace("n\": 3", "n\": 4")).unwrap();
+    site.await_status(|status| status.contains("Service a/web:80 (http) at 169.254.25.10:"));
+    // On one connection, each by its own header; and the same for the same.
+    let users: Vec<String> = (0..12).map(|i| format!("-H 'user: u{i}' http://10.96.0.7/")).collect();
+    let once = |user: &String| site.sh(&format!("curl -s -m 10 {user}"))[..20].to_owned();
+    let met: Vec<String> = users.iter().map(once).collect();
+    assert!(met.iter().any(|b| b.contains("one")) && met.iter().any(|b| b.contains("two")), "{met:?}");
+    assert_eq!(met, users.iter().map(once).collect::<Vec<_>>());
+    let all = site.sh(&format!("curl -sv -m 10 {} 2>&1", users.join(" --next -s -v ")));
+    assert_eq!(all.matches("Connected to").count(), 1, "{all}");
+    let again: Vec<&str> = all.lines().filter(|l| l.contains("{\"backend\"")).collect();
+    assert_eq!(again.len(), 12, "{all}");
+    assert!(met.iter().zip(&again).all(|(first, line)| line.contains(first.as_str())), "{met:?} {again:?}");
+}
+
+#[test]
 fn listeners_follow_addresses_and_configuration() {
     let site = Site::new("addresses");
     let lan = |address: &str| site.output(&format!("curl -s -m 5 http://{address}:8002/")).status.success();

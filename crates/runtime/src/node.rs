@@ -303,7 +303,14 @@ impl Node {
             false => Default::default(),
         };
         let pem = if loaded.gateway.is_empty() { &local } else { &loaded.gateway };
-        self.gateway.set(&loaded.config, pem)
+        self.gateway.set(&loaded.config, pem, self.gateway_serves(&loaded.config))
+    }
+
+    /// Whether Services can go through the edge gateway: this node has the address for it.
+    #[cfg(feature = "gateway")]
+    fn gateway_serves(&self, config: &NodeConfig) -> bool {
+        let here = |(_, net): &(String, ipnet::IpNet)| net.addr() == crate::gateway::services::ADDRESS;
+        config.services.mode != selvedge_model::ServiceMode::Off && self.kernel.addresses().iter().any(here)
     }
 
     /// Ends the tunnels in good order, so that the peers know.

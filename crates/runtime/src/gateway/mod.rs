@@ -9,6 +9,7 @@ mod http2;
 mod pipe;
 mod pool;
 pub(crate) mod report;
+pub(crate) mod services;
 mod shared;
 mod tls;
 mod udp;
@@ -43,10 +44,13 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Brings the gateway to a configuration. Does nothing where nothing changed.
-    pub(crate) fn set(&mut self, config: &NodeConfig, pem: &[u8]) -> Result<()> {
-        let none = Section::default();
-        let section = config.gateway.as_ref().unwrap_or(&none);
+    /// Brings the gateway to a configuration; `serves`: Services go through it, too. Does nothing where nothing changed.
+    pub(crate) fn set(&mut self, config: &NodeConfig, pem: &[u8], serves: bool) -> Result<()> {
+        let mut section = config.gateway.clone().unwrap_or_default();
+        if serves {
+            section.listeners.extend(services::listeners(&config.services));
+        }
+        let section = &section;
         if self.inbox.is_none() && section.listeners.is_empty() {
             return Ok(());
         }

@@ -25,6 +25,10 @@ impl Node {
             problems.push(error.to_string());
             return;
         }
+        #[cfg(feature = "gateway")]
+        let changed = self.through_gateway(config);
+        #[cfg(feature = "gateway")]
+        let config = changed.as_ref().unwrap_or(config);
         let mut plan = Plan::new(config, &self.facts(config));
         self.notes = std::mem::take(&mut plan.notes);
         match self.kernel.ensure_device(plan.device) {
@@ -86,6 +90,16 @@ impl Node {
             }
             Err(error) => problems.push(error.to_string()),
         }
+    }
+
+    /// The configuration with Services that go through the edge gateway. `None`: there are none.
+    #[cfg(feature = "gateway")]
+    fn through_gateway(&self, config: &NodeConfig) -> Option<NodeConfig> {
+        if !self.gateway_serves(config) {
+            return None;
+        }
+        let services = crate::gateway::services::through_gateway(&config.services, &config.node)?;
+        Some(NodeConfig { services, ..config.clone() })
     }
 
     fn choose_firewall(&mut self, wanted: FirewallBackend) -> Result<()> {
