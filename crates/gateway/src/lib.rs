@@ -17,6 +17,7 @@ mod huffman;
 mod map;
 mod message;
 mod pattern;
+mod regex;
 mod sni;
 mod table;
 

@@ -1,10 +1,8 @@
 //! Texts and what they are compared with.
 
-use regex_lite::{Regex, RegexBuilder};
 use selvedge_model::gateway::{MatchKind, TextMatch};
 
-/// The most memory that one expression may take, in bytes.
-const MAX_EXPRESSION: usize = 64 << 10;
+use crate::regex::Regex;
 
 /// A comparison, ready to be made.
 #[derive(Debug)]
@@ -22,10 +20,7 @@ impl Pattern {
             MatchKind::Exact => Pattern::Exact(value.to_owned()),
             MatchKind::Prefix => Pattern::Prefix(value.trim_end_matches('/').to_owned()),
             MatchKind::Beginning => Pattern::Beginning(value.to_owned()),
-            MatchKind::Regex => {
-                let whole = RegexBuilder::new(&format!("^(?:{value})$")).size_limit(MAX_EXPRESSION).build();
-                Pattern::Regex(whole.map_err(|error| format!("\"{value}\" is no regular expression: {error}"))?)
-            }
+            MatchKind::Regex => Pattern::Regex(Regex::new(value).map_err(|problem| format!("\"{value}\" {problem}"))?),
         })
     }
 

@@ -133,5 +133,5 @@ fn rules_in_order_are_tried_in_order() {
     }]));
     assert_eq!(found(&table, &get("x", "/ab", &[])), "first");
     assert_eq!(problems.len(), 1);
-    assert!(problems[0].starts_with("broken: \"(\" is no regular expression"), "{problems:?}");
+    assert!(problems[0].starts_with("broken: \"(\" has a group without an end"), "{problems:?}");
 }
