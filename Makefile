@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/release
 export PATH := /usr/sbin:/sbin:$(PATH)
 
-.PHONY: help demo test test-arch test-arch-quick test-kube test-kube-operator bench-operator bench-mesh bench build check unit lab-test interop units fuzz cross size cross-smoke \
+.PHONY: help demo test test-arch test-arch-quick test-kube test-kube-operator bench-operator bench-mesh bench-dns bench build check unit lab-test interop units fuzz cross size cross-smoke \
     dist test-packages setup setup-test setup-arch
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-kube  the operator on a real API server, the agents on KubeEdge, SuperEdge and OpenYurt'
 	@echo 'make bench     throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan'
 	@echo 'make bench-mesh  traffic to Services beside kube-proxy, and EdgeMesh if EDGEMESH names its agent'
+	@echo 'make bench-dns   names of Services beside CoreDNS, unbound and dnsmasq'
 	@echo 'make bench-operator  the operator with 1,000 and 5,000 nodes on a real API server: times, writes, memory'
 	@echo 'make fuzz      run every fuzz target for a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make cross     static programs for armv7, aarch64, mipsel, mips and x86_64 gateways, in target/cross'
@@ -32,7 +33,7 @@ test: setup-test check unit build interop lab-test units test-packages
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	for features in '' api cni crl doctor gateway p384 pod quiet services; do \
+	for features in '' api cni crl dns doctor gateway p384 pod quiet services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny
@@ -52,12 +53,14 @@ units: build
 	deploy/systemd/test
 	deploy/systemd/boot-test $(BIN)
 
-# What one architecture is tested with: test-arch-quick only with mipsel, and only whether both datapaths survive a kill.
+# What one architecture is tested with, but for big-endian mips, which is only one end of a pair. test-arch-quick: only
+# mipsel, and only whether both datapaths survive a kill.
 ARCHES := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unknown-linux-musl x86_64-unknown-linux-musl
 IN_GUESTS := -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
 test-arch: setup-arch build
 	for target in $(ARCHES); do cross/build $$target $(IN_GUESTS) || exit 1; done
+	cross/build mips-unknown-linux-musl -p selvedge-agent -p selvedge-lab
 	$(BIN)/selvedge-lab arch
 
 test-arch-quick: setup-arch build
@@ -79,6 +82,12 @@ bench: setup-test build
 bench-mesh: setup-test build
 	lab/tools/kube/build kubernetes kube-proxy
 	$(BIN)/selvedge-lab bench mesh $(if $(EDGEMESH),--edgemesh $(EDGEMESH))
+
+# CoreDNS is built from its Go module.
+bench-dns: setup-test build
+	lab/tools/setup dns
+	lab/tools/kube/build coredns
+	$(BIN)/selvedge-lab bench dns
 
 # Minutes, and 2 GB of memory.
 bench-operator: build

@@ -18,6 +18,7 @@ const CONFIG: &str = r#"{
   "services": {"mode": "kernel", "cidrs": ["10.96.0.0/16"], "list": [
     {"namespace": "a", "name": "web", "clusterIps": ["10.96.0.7"], "ports": [
       {"protocol": "tcp", "port": 80, "endpoints": [{"address": "10.244.0.5", "port": 8080, "node": "c"}]}]}]},
+  "dns": {"upstreams": ["192.0.2.53"]},
   "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400},
   "datapath": "user", "firewall": "FIREWALL"
 }"#;
@@ -350,4 +351,26 @@ fn check_tells_good_from_bad() {
     assert!(!bad.status.success());
     let text = String::from_utf8(bad.stderr).unwrap();
     assert!(text.contains("config.json: peers[0].prefixes[0]: \"10.96.0.0/40\" is not a network"), "{text}");
+}
+
+#[test]
+fn names_are_answered_with_their_origin() {
+    let site = Site::new("dns", "nftables");
+    let _agent = site.start("agent.log");
+    let ask = |words: &[&str]| site.command("dns").arg("query").args(words).output().unwrap();
+    let text = good(ask(&["web.a.svc.cluster.local"]));
+    assert!(text.contains("10.96.0.7") && text.contains("from: cluster"), "{text}");
+    let none = ask(&["nobody.a.svc.cluster.local", "AAAA"]);
+    let text = String::from_utf8_lossy(&none.stdout);
+    assert!(text.contains("NXDOMAIN") && none.status.code() == Some(1), "{text}");
+    let text = good(site.command("status").arg("dns").output().unwrap());
+    assert!(text.contains("169.254.25.10, fd73:656c:7665::53") && text.contains("1 Services"), "{text}");
+    assert!(text.contains("192.0.2.53:53") && text.contains("of the cluster 2"), "{text}");
+    // Another Service, and one less.
+    let config = fs::read_to_string(site.path("etc/config.json")).unwrap();
+    let config = config.replace("\"web\"", "\"shop\"").replace("\"generation\": 3", "\"generation\": 4");
+    fs::write(site.path("etc/config.json"), config).unwrap();
+    site.await_status("\"generation\":4");
+    good(ask(&["shop.a.svc.cluster.local"]));
+    assert_eq!(ask(&["web.a.svc.cluster.local"]).status.code(), Some(1));
 }

@@ -18,7 +18,8 @@ pub struct Pod {
     /// The addresses that the CNI plugins gave it, at most one of each family.
     pub addresses: Vec<IpAddr>,
     attachment: Attachment,
-    _server: Server,
+    node_name: String,
+    server: Option<Server>,
 }
 
 impl Pod {
@@ -26,8 +27,22 @@ impl Pod {
     pub fn start(node: &Netns, node_name: &str, network: &Network, name: &str) -> Result<Self> {
         let ns = Netns::create(name)?;
         let attachment = network.add(node, &ns).with_context(|| format!("attach {name} to {node_name}"))?;
-        let server = Server::start(&ns, name, node_name, &attachment.addresses)?;
-        Ok(Self { name: name.to_owned(), ns, addresses: attachment.addresses.clone(), attachment, _server: server })
+        let addresses = attachment.addresses.clone();
+        let (name, node_name) = (name.to_owned(), node_name.to_owned());
+        let mut pod = Self { name, ns, addresses, attachment, node_name, server: None };
+        pod.open()?;
+        Ok(pod)
+    }
+
+    /// Starts its server.
+    pub fn open(&mut self) -> Result<()> {
+        self.server = Some(Server::start(&self.ns, &self.name, &self.node_name, &self.addresses)?);
+        Ok(())
+    }
+
+    /// Ends its server: its port is closed.
+    pub fn close(&mut self) {
+        self.server = None;
     }
 
     /// Detaches the pod from its node, as a kubelet does when the pod ends.

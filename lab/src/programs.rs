@@ -144,6 +144,20 @@ pub struct Status {
     pub clock: Clock,
     /// The API that is asked, if any is.
     pub source: Option<Source>,
+    /// Endpoints that do not answer, or may not.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// An endpoint that does not answer, or may not.
+#[derive(Debug, Deserialize)]
+pub struct EndpointStatus {
+    /// Where.
+    pub address: std::net::IpAddr,
+    /// `suspect` or `out`.
+    pub state: String,
+    /// What it answered, in words.
+    pub reason: String,
 }
 
 /// The API that delivers configuration, Services or both.
@@ -319,6 +333,12 @@ fn faked_clock(file: &Path) -> Vec<OsString> {
     words
 }
 
+/// Whether a library can be put before what a program calls: not if it is static.
+pub fn takes_libraries(program: &str) -> Result<bool> {
+    const LIBC: &[u8] = b"libc.so.6\0";
+    Ok(std::fs::read(find(program)?)?.windows(LIBC.len()).any(|bytes| bytes == LIBC))
+}
+
 /// A copy of the program where every user can start it.
 fn reachable(dir: &Path, program: &str) -> Result<PathBuf> {
     let copy = dir.join("bin").join(program);
@@ -335,6 +355,13 @@ pub fn status(node: &Node, folders: &Folders) -> Result<Status> {
     command.args(["status", "--json", "--run-dir"]).arg(&folders.run);
     let text = node.ns.enter(|| exec::run(&mut command))?;
     serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", node.name))
+}
+
+/// What another verb of a node's program prints, given this on standard input.
+pub fn verb(node: &Node, folders: &Folders, words: &[&str], input: &str) -> Result<String> {
+    let mut command = Command::new(find(program_of(node))?);
+    command.args(words).arg("--run-dir").arg(&folders.run).arg("--config").arg(&folders.config);
+    node.ns.enter(|| exec::feed(&mut command, input))
 }
 
 /// Removes everything the program of a node ever made.

@@ -21,7 +21,7 @@ impl Trace {
     /// Attaches to the processes and waits until it has.
     pub fn start(pids: &[u32], path: &Path) -> Result<Self> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-e", "trace=%file,ftruncate,fallocate", "-s", "300", "-o"]).arg(path);
+        command.args(["-f", "-e", "trace=%file,ftruncate,?ftruncate64,fallocate", "-s", "300", "-o"]).arg(path);
         command.args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]));
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("start strace")?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of strace")?);
@@ -58,7 +58,7 @@ impl Drop for Trace {
 
 /// Whether a line of strace is a call that changes a file that is not within `allowed`.
 fn changes(line: &str, allowed: &str) -> bool {
-    const READ: [&str; 18] = [
+    const READ: [&str; 21] = [
         "access",
         "chdir",
         "execve",
@@ -66,9 +66,11 @@ fn changes(line: &str, allowed: &str) -> bool {
         "faccessat",
         "faccessat2",
         "fchdir",
+        "fstatat64",
         "getcwd",
         "inotify_add_watch",
         "lstat",
+        "lstat64",
         "name_to_handle_at",
         "newfstatat",
         "readlink",
@@ -76,6 +78,7 @@ fn changes(line: &str, allowed: &str) -> bool {
         "stat",
         "stat64",
         "statfs",
+        "statfs64",
         "statx",
     ];
     let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
@@ -112,6 +115,8 @@ mod tests {
             ("mkdir(\"/var/lib/x\", 0700) = -1 EEXIST (File exists)", false),
             ("mkdir(\"/var/lib/x\", 0700) = 0", true),
             ("ftruncate(5, 0) = 0", true),
+            ("ftruncate64(5, 0) = 0", true),
+            ("fstatat64(AT_FDCWD, \"/etc/x\", {st_mode=S_IFREG|0644}, 0) = 0", false),
             ("execve(\"/usr/sbin/nft\", [\"nft\"], 0x1 /* 2 vars */) = 0", false),
             ("+++ exited with 0 +++", false),
         ] {

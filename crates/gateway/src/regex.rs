@@ -8,6 +8,9 @@
 const MAX_STEPS: usize = 2000;
 const MAX_DEPTH: usize = 50;
 
+/// Characters from the first to the last of each.
+type Ranges = Vec<(char, char)>;
+
 /// An expression, ready to be compared.
 #[derive(Debug)]
 pub(crate) struct Regex {
@@ -19,7 +22,7 @@ pub(crate) struct Regex {
 #[derive(Clone, Debug)]
 enum Step {
     /// One character within the ranges, or outside of them.
-    One(Vec<(char, char)>, bool),
+    One(Ranges, bool),
     /// Go on at both.
     Split(usize, usize),
     Jump(usize),
@@ -32,7 +35,7 @@ enum Step {
 #[derive(Clone)]
 enum Node {
     Empty,
-    One(Vec<(char, char)>, bool),
+    One(Ranges, bool),
     Begin,
     End,
     Then(Vec<Node>),
@@ -220,7 +223,7 @@ impl Reader {
     }
 
     /// Behind the backslash.
-    fn escape(&mut self) -> Result<(Vec<(char, char)>, bool), &'static str> {
+    fn escape(&mut self) -> Result<(Ranges, bool), &'static str> {
         let c = self.take().ok_or("ends within an escape")?;
         let word = || vec![('a', 'z'), ('A', 'Z'), ('0', '9'), ('_', '_')];
         let space = || vec![('\t', '\r'), (' ', ' ')];

@@ -14,6 +14,7 @@ const DELETE: u16 = CTNETLINK | 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -31,6 +32,8 @@ pub struct Connection {
     pub called: SocketAddr,
     /// Who is to answer: after a translation of the destination somebody else.
     pub answers: SocketAddr,
+    /// Something came back.
+    pub answered: bool,
     /// As the kernel gave it, to give it back.
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -84,8 +87,11 @@ fn read(body: &[u8], family: Family, protocol: u8) -> Option<Connection> {
         return None;
     }
     let (_, answers, _) = tuple(attributes.find(CTA_TUPLE_REPLY)?)?;
+    const SEEN_REPLY: u32 = 2;
+    let status = Reader(attributes.find(CTA_STATUS).unwrap_or_default()).u32_be().unwrap_or(SEEN_REPLY);
+    let answered = status & SEEN_REPLY != 0;
     let zone = attributes.find(CTA_ZONE).map(<[u8]>::to_vec);
-    Some(Connection { called, answers, original: original.to_vec(), zone, family })
+    Some(Connection { called, answers, answered, original: original.to_vec(), zone, family })
 }
 
 /// Protocol, source and destination; of protocols without ports nothing.

@@ -71,6 +71,15 @@ pub fn forbid_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, yes, none, none, none) };
 }
 
+/// Gives memory that is free back to the kernel. Only glibc keeps so much that it must be asked to.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Resident memory of this process in KiB, exact also where the kernel counts per thread.
 pub fn rss() -> Result<u64> {
     for (path, label) in [("/proc/self/smaps_rollup", "Rss:"), ("/proc/self/status", "VmRSS:")] {

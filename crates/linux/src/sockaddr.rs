@@ -1,6 +1,10 @@
 //! Internet socket addresses in the kernel's form.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::sys;
 
 /// An address as the kernel reads it, and its length.
 pub(crate) fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
@@ -28,6 +32,18 @@ pub(crate) fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::sock
         }
     };
     (storage, len as libc::socklen_t)
+}
+
+/// The family of sockets that speak with it.
+pub(crate) fn domain(address: SocketAddr) -> libc::c_int {
+    if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// `bind`.
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
+    let (address, len) = encode(address);
+    // SAFETY: `address` is a socket address of `len` bytes.
+    sys::check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
 }
 
 /// The address the kernel wrote; `None` for another family.

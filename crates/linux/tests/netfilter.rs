@@ -62,13 +62,20 @@ fn a_connection_is_found_and_forgotten() {
         (Family::V6, "[fd00::1]:0", "[fd00:96::1]:53", "[fd00::1]:5353"),
     ] {
         let socket = UdpSocket::bind(from).unwrap();
+        let server = UdpSocket::bind(answers).unwrap();
         socket.send_to(b"x", called).unwrap();
         let mut conntrack = Conntrack::open().unwrap();
         let called = called.parse().unwrap();
         let mut find = |protocol| conntrack.find(family, protocol, |c| c.called == called).unwrap();
         assert_eq!(find(6), []);
         let found = find(17);
-        assert_eq!(found.iter().map(|c| c.answers).collect::<Vec<_>>(), [answers.parse().unwrap()]);
+        assert_eq!(
+            found.iter().map(|c| (c.answers, c.answered)).collect::<Vec<_>>(),
+            [(answers.parse().unwrap(), false)]
+        );
+        let (_, client) = server.recv_from(&mut [0; 1]).unwrap();
+        server.send_to(b"y", client).unwrap();
+        assert!(find(17)[0].answered);
         conntrack.forget(&found[0]).unwrap();
         assert_eq!(conntrack.find(family, 17, |c| c.called == called).unwrap(), []);
         conntrack.forget(&found[0]).unwrap();

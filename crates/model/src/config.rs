@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::dns::Dns;
 use crate::services::Services;
 
 /// Everything one node must know, made by the operator, read by agent and connector.
@@ -27,6 +28,9 @@ pub struct NodeConfig {
     pub peers: Vec<Peer>,
     /// Services served on the node.
     pub services: Services,
+    /// The DNS server of the node; absent where another one is asked.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub dns: Option<Dns>,
     /// The CNI network to write; absent where another CNI rules.
     pub cni: Option<Cni>,
     /// How ESP is done.

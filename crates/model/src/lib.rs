@@ -8,6 +8,7 @@
 
 mod config;
 mod decode;
+mod dns;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 mod reader;
@@ -16,6 +17,7 @@ mod syntax;
 mod validate;
 
 pub use config::{Cni, DatapathMode, FirewallBackend, LocalSide, NodeConfig, Peer, Role, Via};
+pub use dns::{Dns, Stub, dns_server, is_domain};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;
 pub use services::{

@@ -24,7 +24,9 @@ const EDGE: &str = r#"{
       "health": "http:/live", "otherProxy": true, "ports": [
       {"name": "http", "protocol": "sctp", "port": 80, "nodePort": 30080, "appProtocol": "kubernetes.io/h2c", "endpoints": [
         {"address": "10.234.1.5", "port": 8080, "node": "edge-1", "zone": "shop", "terminating": true, "weight": 3}]}]}]},
-  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}, "metered": true
+  "cni": {"version": "0.3.1", "network": "selvedge", "bridge": "br-selvedge", "mtu": 1400}, "metered": true,
+  "dns": {"zone": "Edge.local", "networks": ["10.234.0.0/16"], "upstreams": ["192.0.2.53", "[2001:db8::53]:5353"],
+    "stubs": [{"zone": "corp.example", "upstreams": ["192.0.2.54:54"]}]}
 }"#;
 
 fn refused(from: &str, to: &str) -> String {
@@ -51,6 +53,10 @@ fn reads_every_field_and_ignores_unknown_ones() {
     assert_eq!((web.ports[0].protocol, web.ports[0].node_port), (Protocol::Sctp, 30080));
     let endpoint = &web.ports[0].endpoints[0];
     assert_eq!((endpoint.port, endpoint.zone.as_str(), endpoint.terminating, endpoint.weight), (8080, "shop", true, 3));
+    let dns = config.dns.as_ref().unwrap();
+    assert_eq!((&dns.addresses[..], dns.zone.as_str()), (&Dns::ADDRESSES[..], "edge.local"));
+    assert_eq!(dns.upstreams, ["192.0.2.53:53".parse().unwrap(), "[2001:db8::53]:5353".parse().unwrap()]);
+    assert_eq!(dns.stubs[0].upstreams, ["192.0.2.54:54".parse().unwrap()]);
     assert!(config.cni.as_ref().unwrap().hairpin);
     assert_eq!((config.datapath, config.firewall), (DatapathMode::Auto, FirewallBackend::Auto));
     assert_eq!(config.peers[0].networks().last().unwrap().to_string(), "172.16.0.1/32");
@@ -117,6 +123,18 @@ fn errors_name_field_and_reason() {
             "\"network\": \"selvedge\"",
             "\"network\": \"../x\"",
             "cni.network: \"../x\" is not a plain name of at most 64 characters",
+        ),
+        ("[\"192.0.2.54:54\"]", "[]", "dns.stubs[0].upstreams: must hold 1 to 8"),
+        (
+            "192.0.2.54:54",
+            "ns.example",
+            "dns.stubs[0].upstreams[0]: \"ns.example\" is no address, with or without a port",
+        ),
+        ("Edge.local", "edge..local", "dns.zone: \"edge..local\" is no domain"),
+        (
+            "\"zone\": \"Edge.local\"",
+            "\"addresses\": [\"127.0.0.1\"]",
+            "dns.addresses[0]: 127.0.0.1 is not an address that pods can ask",
         ),
         ("http:/live", "http:live", "services.list[2].health: \"http:live\" is neither tcp nor http:/path"),
         ("600", "0", "services.list[2].affinity: 0 is not within 1 to 86400"),

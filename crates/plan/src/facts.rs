@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+#[cfg(feature = "services")]
+use selvedge_model::Protocol;
 use selvedge_model::{NodeConfig, Via};
 
 use crate::node::first_host;
@@ -31,6 +33,12 @@ pub struct Facts {
     pub forward_drop: bool,
     /// The kernel cannot do IPv6, or is told not to: nothing of it is planned.
     pub ipv6_off: bool,
+    /// Endpoints that do not answer: they take no new connections where there are others.
+    #[cfg(feature = "services")]
+    pub out: BTreeSet<(IpAddr, Protocol, u16)>,
+    /// Rules can report packets to [`crate::firewall::REPORTS`], and somebody listens.
+    #[cfg(feature = "services")]
+    pub reports: bool,
 }
 
 /// How ESP is done.

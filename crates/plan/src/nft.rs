@@ -10,6 +10,8 @@
 
 #[cfg(feature = "services")]
 mod services;
+#[cfg(feature = "services")]
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -74,6 +76,16 @@ fn body(text: &mut impl Write, ruleset: &Ruleset) -> std::fmt::Result {
         rules.insert(Hook::Of(Chain::Input), vec!["ct state new jump refused".into()]);
         rules.insert(Hook::RefusedLocal, vec!["ct state new jump refused".into()]);
     }
+    #[cfg(feature = "services")]
+    if ruleset.watch {
+        watch::body(text)?;
+        // Calls that arrive were confirmed when they left: they are this host's own.
+        for (hook, chain) in
+            [(Hook::WatchForwarded, "calls"), (Hook::WatchLeaving, "calls"), (Hook::WatchArriving, "answers")]
+        {
+            rules.insert(hook, vec![format!("ct status & (dnat | assured) == dnat jump {chain}")]);
+        }
+    }
     for (chain, own) in &ruleset.chains {
         rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(|rule| line(*chain, rule)));
     }
@@ -93,6 +105,12 @@ enum Hook {
     ServicesLocal,
     #[cfg(feature = "services")]
     RefusedLocal,
+    #[cfg(feature = "services")]
+    WatchForwarded,
+    #[cfg(feature = "services")]
+    WatchLeaving,
+    #[cfg(feature = "services")]
+    WatchArriving,
     Of(Chain),
 }
 
@@ -106,7 +124,15 @@ impl Hook {
             Hook::ServicesLocal => ("services-local", "nat hook output priority -101"),
             #[cfg(feature = "services")]
             Hook::RefusedLocal => ("refused-local", "filter hook output priority -1"),
+            #[cfg(feature = "services")]
+            Hook::WatchForwarded => ("watched", "filter hook forward priority -2"),
+            #[cfg(feature = "services")]
+            Hook::WatchLeaving => ("watched-local", "filter hook output priority -2"),
+            #[cfg(feature = "services")]
+            Hook::WatchArriving => ("watched-arriving", "filter hook input priority -2"),
             Hook::Of(Chain::Arrival) => ("arriving", "filter hook prerouting priority -301"),
+            #[cfg(feature = "dns")]
+            Hook::Of(Chain::Departure) => ("leaving", "filter hook output priority -301"),
             Hook::Of(Chain::Clamp) => ("clamped", "filter hook forward priority -151"),
             Hook::Of(Chain::Input) => ("incoming", "filter hook input priority -1"),
             Hook::Of(Chain::Forward) => ("forwarded", "filter hook forward priority -1"),
@@ -140,6 +166,8 @@ fn line(chain: Chain, rule: &Rule) -> String {
         Match::NotTo(link) => format!("oifname != \"{link}\""),
         Match::Esp => "meta l4proto esp".into(),
         Match::UdpPort(port) => format!("udp dport {port}"),
+        #[cfg(feature = "dns")]
+        Match::FromUdpPort(port) => format!("udp sport {port}"),
         Match::TcpSyn => "tcp flags & (syn | rst) == syn".into(),
         Match::Established => "ct state established,related".into(),
         Match::Translated => "ct status dnat".into(),
@@ -151,6 +179,8 @@ fn line(chain: Chain, rule: &Rule) -> String {
     words.push(match rule.verdict {
         Verdict::Accept if chain == Chain::Forward => format!("meta mark set meta mark | {ACCEPTED_MARK:#x} accept"),
         Verdict::Accept => "accept".into(),
+        #[cfg(feature = "dns")]
+        Verdict::Untracked => "notrack".into(),
         Verdict::Drop => "counter drop".into(),
         Verdict::Return => "return".into(),
         Verdict::Keep => format!("snat {ip} to {ip} saddr"),

@@ -60,6 +60,14 @@ impl<'a> Node<'a> {
         self.config.cni.as_ref().filter(|_| cfg!(feature = "cni") && self.config.role == Role::Edge)
     }
 
+    /// Where this node answers DNS; by IPv6 only if its pods speak it.
+    #[cfg(feature = "dns")]
+    pub(crate) fn dns_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let dns = self.config.dns.as_ref().filter(|_| self.ends_tunnels());
+        let spoken = |address: &IpAddr| address.is_ipv4() || self.config.pod_cidrs.iter().any(|n| n.addr().is_ipv6());
+        dns.into_iter().flat_map(|dns| &dns.addresses).copied().filter(spoken)
+    }
+
     /// One address for each own pod network. Where this node's CNI network is ours, the bridge will carry the first
     /// address as well, but only once there is a pod; elsewhere an address that is already there (`flannel.1`, `cni0`)
     /// is one that the other nodes can answer.

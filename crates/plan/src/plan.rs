@@ -25,6 +25,9 @@ pub struct Plan {
     pub device: Option<Device>,
     /// Addresses of that device, as host prefixes.
     pub addresses: Vec<IpNet>,
+    /// Those of them at which the node answers DNS.
+    #[cfg(feature = "dns")]
+    pub dns: Vec<IpAddr>,
     /// Routes, in tables of our own.
     pub routes: Vec<Route>,
     /// Rules that lead to those tables.
@@ -65,6 +68,8 @@ impl Plan {
         Plan {
             device: None,
             addresses: Vec::new(),
+            #[cfg(feature = "dns")]
+            dns: Vec::new(),
             routes: Vec::new(),
             rules: Vec::new(),
             sysctls: Vec::new(),
@@ -95,12 +100,17 @@ impl Plan {
                     .into(),
             );
         }
+        let addresses = node.pod_addresses().filter(|own| own.on_device).map(|own| own.address.into());
+        #[cfg(feature = "dns")]
+        let addresses = addresses.chain(node.dns_addresses().map(IpNet::from));
         Plan {
             device: node.ends_tunnels().then_some(match facts.datapath {
                 Datapath::Kernel => Device::Dummy,
                 Datapath::User => Device::Tun,
             }),
-            addresses: node.pod_addresses().filter(|own| own.on_device).map(|own| own.address.into()).collect(),
+            addresses: addresses.collect(),
+            #[cfg(feature = "dns")]
+            dns: node.dns_addresses().collect(),
             rules: route::rules(&node, &routes),
             routes,
             sysctls: sysctl::sysctls(&node),
@@ -128,6 +138,10 @@ fn without_ipv6(config: &NodeConfig) -> NodeConfig {
     }
     // Services of the other family are not served where it is not spoken.
     nets(&mut config.services.cidrs);
+    #[cfg(feature = "dns")]
+    if let Some(dns) = &mut config.dns {
+        addresses(&mut dns.addresses);
+    }
     config
 }
 

@@ -32,6 +32,7 @@ fn rulesets() -> Vec<Ruleset> {
         Plan::new(&round_robin, &edge_facts(Datapath::Kernel)).ruleset,
         Plan::new(&config(EDGE), &Facts { bridge_netfilter: false, ..edge_facts(Datapath::User) }).ruleset,
         Plan::new(&config(EDGE), &edge_facts(Datapath::User)).ruleset.spelt(),
+        Plan::new(&config(EDGE), &Facts { reports: true, ..edge_facts(Datapath::User) }).ruleset,
         Plan::new(&config(EVERYTHING), &Facts::default()).ruleset.spelt(),
         Plan::new(&config(CONNECTOR), &connector_facts()).ruleset,
         Plan::new(&config(CLOUD), &cloud_facts()).ruleset,

@@ -338,3 +338,21 @@ fn cni_network_list() {
     assert!(!Plan::new(&config(&off), &edge_facts(Datapath::User)).cni.unwrap().text.contains("hairpin"));
     assert_eq!(Plan::new(&config(CLOUD), &cloud_facts()).cni, None);
 }
+
+#[test]
+fn endpoints_that_are_out_take_nothing_as_long_as_there_are_others() {
+    use selvedge_model::Protocol;
+    let endpoints = |out: &[(&str, u16)]| {
+        let out = out.iter().map(|(address, port)| (address.parse().unwrap(), Protocol::Tcp, *port)).collect();
+        let plan = Plan::new(&config(EDGE), &Facts { out, ..edge_facts(Datapath::User) });
+        let web = &plan.ruleset.serving.unwrap().groups["default/web-tcp-80"];
+        web.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+    };
+    let here = ["10.234.1.5:8080", "10.234.1.6:8080"];
+    assert_eq!(endpoints(&[]), here);
+    assert_eq!(endpoints(&[("10.234.1.5", 8080)]), here[1..]);
+    assert_eq!(endpoints(&[("10.234.1.5", 8081), ("10.234.2.5", 8080)]), here, "another port, another node");
+    let both = [("10.234.1.5", 8080), ("10.234.1.6", 8080)];
+    assert_eq!(endpoints(&both), ["10.234.2.5:8080"], "those on this node come first only if they answer");
+    assert_eq!(endpoints(&[both[0], both[1], ("10.234.2.5", 8080)]), here, "never the last one");
+}

@@ -1,5 +1,8 @@
 //! The verbs that agent and connector share.
 
+#[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+mod words;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -19,6 +22,32 @@ pub enum Command {
         /// One JSON document instead of text.
         json: bool,
     },
+    /// Show what is served, and who answers.
+    #[cfg(feature = "services")]
+    StatusServices {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Show whom the DNS server asks, and how often it does.
+    #[cfg(feature = "dns")]
+    StatusDns {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Ask the running DNS server for a name.
+    #[cfg(feature = "dns")]
+    Query {
+        /// Where it runs.
+        options: Options,
+        /// The name.
+        name: String,
+        /// The type of records, `A` if none is said.
+        kind: String,
+    },
     /// Say what is wrong on this node and what helps.
     Doctor {
         /// Where the program runs, or would.
@@ -37,6 +66,24 @@ pub enum Command {
         options: Options,
         /// The one-time token, or `-` for one on standard input.
         token: String,
+    },
+    /// Join standard input and output to a port of a host in the fabric.
+    #[cfg(feature = "socks")]
+    Connect {
+        /// Where the program runs.
+        options: Options,
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// Print what OpenSSH needs to reach other nodes.
+    #[cfg(feature = "socks")]
+    SshConfig {
+        /// Where the program runs.
+        options: Options,
+        /// Only this node.
+        node: Option<String>,
     },
     /// The process that keeps sockets and user-space tunnels while the program restarts.
     Keeper(Vec<OsString>),
@@ -71,6 +118,10 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         "run" | "status" | "doctor" | "clean" | "check" => {}
         #[cfg(feature = "api")]
         "enroll" => {}
+        #[cfg(feature = "socks")]
+        "connect" | "ssh-config" => {}
+        #[cfg(feature = "dns")]
+        "dns" => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -80,6 +131,8 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     let mut options = Options::new(program.folder, program.cni_dir);
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
+    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+    let mut words: Vec<String> = Vec::new();
     let mut json = false;
     let mut file: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(args);
@@ -123,9 +176,30 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("json") if verb == "status" || verb == "doctor" => json = true,
             #[cfg(feature = "api")]
             Value(value) if verb == "enroll" && token.is_none() => token = Some(value.string().map_err(wrong)?),
+            #[cfg(feature = "socks")]
+            Long("socks") if verb == "run" => {
+                let word = parser.value().and_then(|v| v.string()).map_err(wrong)?;
+                let address =
+                    word.parse().map_err(|_| Error::new(format!("--socks: \"{word}\" is no ADDRESS:PORT")))?;
+                options.socks = Some(address);
+            }
+            #[cfg(feature = "socks")]
+            Long("socks-users") if verb == "run" => {
+                options.socks_users = Some(parser.value().map_err(wrong)?.into());
+            }
+            #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+            Value(value) if words.len() < words::most(&verb) => words.push(value.string().map_err(wrong)?),
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
         }
+    }
+    #[cfg(feature = "socks")]
+    if options.socks.is_some() != options.socks_users.is_some() {
+        return Err(Error::new("--socks and --socks-users are of use only together"));
+    }
+    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+    if let Some(command) = words::command(&verb, &words, &options, json, program)? {
+        return Ok(command);
     }
     Ok(match verb.as_str() {
         "run" => Command::Run(options),
@@ -140,6 +214,11 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         _ => Command::Check(file.unwrap_or(options.config)),
     })
 }
+
+#[cfg(feature = "dns")]
+const DNS_HELP: &str = "  status dns [--json]  the DNS server: its names, whom it asks, what it answered from where
+  dns query NAME [TYPE]  ask it as a pod would, and see where the answer is from; ends with 0 if there is one
+";
 
 #[cfg(feature = "api")]
 const ENROLL_HELP: &str =
@@ -160,6 +239,18 @@ const SOURCE_HELP: &str =
                      These six are also read from the environment: SELVEDGE_SOURCE, SELVEDGE_TOKEN_FILE, ...
 ";
 
+#[cfg(feature = "socks")]
+const SOCKS_VERBS: &str =
+    "  connect HOST PORT  join standard input and output to a port of a node, pod or Service of the fabric, for programs
+                     such as ssh that would not find it by routes
+  ssh-config [NODE]  print what OpenSSH needs to reach the nodes that have a tunnel to this one
+";
+
+#[cfg(feature = "socks")]
+const SOCKS_OPTIONS: &str = "  --socks ADDRESS:PORT  run: serve SOCKS5 there, for the users of a file
+  --socks-users FILE name:password lines that only its owner may read, read at the start
+";
+
 fn help(program: &Program) -> String {
     let defaults = Options::new(program.folder, program.cni_dir);
     let cni = match &defaults.cni_dir {
@@ -168,14 +259,26 @@ fn help(program: &Program) -> String {
     };
     #[cfg(feature = "api")]
     let cni = cni + SOURCE_HELP;
+    #[cfg(feature = "socks")]
+    let cni = cni + SOCKS_OPTIONS;
     let doctor = if cfg!(feature = "doctor") {
         "  doctor [--json]    what is wrong on this node, what it means and what helps, with the program running or not;
                      ends with 0: nothing fails, 1: something does, 2: could not look\n"
     } else {
         ""
     };
+    let services = if cfg!(feature = "services") {
+        "  status services [--json]
+                     what clients of Services can call here, the endpoints that answer, and why these\n"
+    } else {
+        ""
+    };
     #[cfg(feature = "api")]
     let doctor = doctor.to_owned() + ENROLL_HELP;
+    #[cfg(feature = "socks")]
+    let doctor = doctor.to_owned() + SOCKS_VERBS;
+    #[cfg(feature = "dns")]
+    let doctor = DNS_HELP.to_owned() + &doctor;
     format!(
         "{name} {version}: {summary}
 
@@ -185,7 +288,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{services}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 
@@ -238,6 +341,7 @@ mod tests {
         let Ok(Command::Run(options)) = read("run --metered") else { panic!("not run") };
         assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
+        assert!(matches!(read("status services --json"), Ok(Command::StatusServices { json: true, .. })));
         assert!(matches!(read("doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }
@@ -251,9 +355,34 @@ mod tests {
             ("clean --user x", "--user"),
             ("check --metered", "--metered"),
             ("run x", "\"x\""),
+            ("status x", "\"x\""),
         ] {
             let text = read(line).expect_err(line).to_string();
             assert!(text.contains(word) && text.contains("--help"), "{text}");
+        }
+    }
+
+    #[cfg(feature = "socks")]
+    #[test]
+    fn ways_into_the_fabric() {
+        let Ok(Command::Connect { host, port, .. }) = read("connect edge-2 22") else { panic!("not connect") };
+        assert_eq!((host.as_str(), port), ("edge-2", 22));
+        assert!(matches!(read("ssh-config"), Ok(Command::SshConfig { node: None, .. })));
+        assert!(matches!(read("ssh-config edge-2"), Ok(Command::SshConfig { node: Some(n), .. }) if n == "edge-2"));
+        let Ok(Command::Run(options)) = read("run --socks [fd00::1]:1080 --socks-users u") else { panic!("not run") };
+        assert_eq!(options.socks, "[fd00::1]:1080".parse().ok());
+        for line in [
+            "connect",
+            "connect edge-2",
+            "connect edge-2 ssh",
+            "connect edge-2 65536",
+            "connect edge-2 22 x",
+            "run --socks 10.0.0.1 --socks-users u",
+            "run --socks 10.0.0.1:1080",
+            "run --socks-users u",
+            "status --socks 10.0.0.1:1080",
+        ] {
+            assert!(read(line).is_err(), "{line}");
         }
     }
 

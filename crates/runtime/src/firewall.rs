@@ -1,11 +1,13 @@
 //! Brings the firewall to a ruleset with the tools of this system.
 
-#[cfg(feature = "services")]
-use selvedge_linux::netfilter::has_chain;
 use selvedge_linux::netfilter::{Ipset, Iptables, Missing, Nft, legacy_tables, probe_ipset, probe_iptables, probe_nft};
+#[cfg(feature = "services")]
+use selvedge_linux::netfilter::{has_chain, probe_rule};
 use selvedge_linux::{Error, Result};
 use selvedge_model::FirewallBackend;
 use selvedge_plan::firewall::Ruleset;
+#[cfg(feature = "services")]
+use selvedge_plan::firewall::Serving;
 use selvedge_plan::{Backend, Family, ipset, iptables, nft};
 
 use crate::kernel::ipv6_off;
@@ -85,6 +87,26 @@ impl Firewall {
             Firewall::Nftables(_) => "nftables",
             Firewall::Iptables { .. } => "iptables",
         }
+    }
+
+    /// Whether rules can report packets here, found out by trying.
+    #[cfg(feature = "services")]
+    pub(crate) fn can_report(&self) -> std::result::Result<(), Missing> {
+        let ruleset = Ruleset { watch: true, ipv6: true, serving: Some(Serving::default()), ..Ruleset::default() };
+        let (v4, v6) = match self {
+            Firewall::Nftables(tool) => {
+                return tool.check(&nft::replace(&ruleset)).map_err(|error| Missing::Kernel(error.to_string()));
+            }
+            Firewall::Iptables { v4, v6, .. } => (v4, v6),
+        };
+        for (tool, family) in [(Some(v4), Family::V4), (v6.as_ref().ok(), Family::V6)] {
+            let tables = iptables::tables(&ruleset, family);
+            let rules = tables.get("filter").into_iter().flat_map(|filter| filter.chains.values().flatten());
+            for rule in rules.filter(|rule| !rule.contains(iptables::PREFIX)) {
+                tool.map_or(Ok(()), |tool| probe_rule(tool, "filter", rule))?;
+            }
+        }
+        Ok(())
     }
 
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.

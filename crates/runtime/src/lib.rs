@@ -4,11 +4,15 @@
 mod clean;
 pub mod cli;
 mod clock;
+#[cfg(feature = "dns")]
+mod dns;
 mod doctor;
 mod error;
 mod firewall;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "services")]
+mod health;
 mod kernel;
 mod logging;
 mod node;
@@ -17,6 +21,10 @@ mod privilege;
 #[cfg(feature = "services")]
 mod rules;
 mod run;
+#[cfg(feature = "services")]
+mod served;
+#[cfg(feature = "socks")]
+mod socks;
 mod source;
 pub mod status;
 #[cfg(feature = "pod")]
@@ -63,8 +71,34 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             network_admin()?;
             run::run(program, options)
         }
+        #[cfg(feature = "services")]
+        Command::StatusServices { options, json } => {
+            let text = ask(&options, program, "services")?;
+            if json {
+                return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
+            }
+            let status = miniserde::json::from_str(&text);
+            print(&served::human(&status.context(|| "the running program is of another version".to_owned())?))
+        }
+        #[cfg(feature = "dns")]
+        Command::Query { options, name, kind } => {
+            let status = read_status(&ask(&options, program, "status")?)?.dns;
+            let status =
+                status.ok_or_else(|| Error::new("this node answers no DNS: its configuration has no `dns`"))?;
+            let (text, found) = dns::ask(&status, &name, &kind)?;
+            print(&text)?;
+            return Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        #[cfg(feature = "dns")]
+        Command::StatusDns { options, json } => {
+            let status = read_status(&ask(&options, program, "status")?)?.dns;
+            if json {
+                return print(&format!("{}\n", miniserde::json::to_string(&status))).map(|()| ExitCode::SUCCESS);
+            }
+            print(&view::dns(status.as_ref()))
+        }
         Command::Status { options, json } => {
-            let text = ask(&options, program)?;
+            let text = ask(&options, program, "status")?;
             if json {
                 return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
             }
@@ -77,6 +111,12 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
         #[cfg(feature = "api")]
         Command::Enroll { options, token } => source::enrolment::enrol(&options, &token)
             .and_then(|name| print(&format!("enrolled as {name}; `run --source operator` does the rest\n"))),
+        #[cfg(feature = "socks")]
+        Command::Connect { options, host, port } => socks::connect(&options, program, &host, port),
+        #[cfg(feature = "socks")]
+        Command::SshConfig { options, node } => {
+            socks::ssh_config(&options, program, node.as_deref()).and_then(|text| print(&text))
+        }
         Command::Check(path) => check(&path),
         Command::Keeper(args) => {
             let options = keeper::Options::from_args(args).ok_or_else(|| Error::new("keeper: wrong arguments"))?;
@@ -111,11 +151,11 @@ fn network_admin() -> Result<()> {
     Err(Error::new("needs root (or the capability CAP_NET_ADMIN)"))
 }
 
-fn ask(options: &Options, program: &Program) -> Result<String> {
+fn ask(options: &Options, program: &Program, word: &str) -> Result<String> {
     let socket = options.status_socket();
     let talk = || {
         let mut stream = UnixStream::connect(&socket)?;
-        stream.write_all(b"status\n")?;
+        stream.write_all(format!("{word}\n").as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok::<String, std::io::Error>(text)

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "services")]
+use selvedge_health::{Answer, Probe};
 use selvedge_linux::{Family, file};
 use selvedge_model::{DatapathMode, FirewallBackend, NodeConfig, Peer, Role, Via};
 #[cfg(not(feature = "services"))]
@@ -16,9 +18,13 @@ use selvedge_tunnel::keeper::{self, Mode};
 use selvedge_tunnel::{Abilities, Credentials, Now, Tunnels};
 
 use crate::clock::Calendar;
+#[cfg(feature = "dns")]
+use crate::dns::Names;
 use crate::doctor;
 use crate::error::Context as _;
 use crate::firewall::{Firewall, Tools};
+#[cfg(feature = "services")]
+use crate::health::Watch;
 use crate::kernel::Kernel;
 #[cfg(feature = "services")]
 use crate::rules::Rules;
@@ -46,6 +52,8 @@ pub(crate) struct Node {
     /// What this program may still do, in words.
     pub(crate) confinement: String,
     kernel: Kernel,
+    #[cfg(feature = "dns")]
+    pub(crate) names: Names,
     /// Found out when tunnels were started first, and again as long as they cannot be.
     abilities: Option<doctor::Kernel>,
     firewall: Option<(FirewallBackend, Firewall)>,
@@ -77,6 +85,15 @@ pub(crate) struct Node {
     notes: Vec<String>,
     /// Why a boot would not find this configuration.
     not_kept: Option<String>,
+    /// Which endpoints answer.
+    #[cfg(feature = "services")]
+    pub(crate) watch: Watch,
+    /// Why the firewall reports nothing.
+    #[cfg(feature = "services")]
+    no_reports: Option<String>,
+    /// Why SOCKS5 is not served where it should be.
+    #[cfg(feature = "socks")]
+    pub(crate) no_socks: Option<String>,
     dirty: bool,
     retry: Duration,
     apply_at: Option<Duration>,
@@ -94,6 +111,8 @@ impl Node {
             options,
             program,
             confinement,
+            #[cfg(feature = "dns")]
+            names: Names::default(),
             kernel: Kernel::open().context(|| "open the kernel's network configuration".to_owned())?,
             abilities: None,
             firewall: None,
@@ -117,6 +136,12 @@ impl Node {
             started_at: None,
             notes: Vec::new(),
             not_kept: None,
+            #[cfg(feature = "services")]
+            watch: Watch::new(seed()),
+            #[cfg(feature = "services")]
+            no_reports: None,
+            #[cfg(feature = "socks")]
+            no_socks: None,
             dirty: false,
             retry: RETRY_FIRST,
             apply_at: None,
@@ -149,11 +174,22 @@ impl Node {
 
     /// What does not work.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.not_kept)
+        let problems = self.tunnel_problem.iter().chain(&self.port_notes).chain(&self.problems).chain(&self.not_kept);
+        #[cfg(feature = "socks")]
+        let problems = problems.chain(&self.no_socks);
+        problems
     }
 
     pub(crate) fn has_tunnel_problem(&self) -> bool {
         self.tunnel_problem.is_some()
+    }
+
+    /// Own addresses in own pod networks: what comes from there finds its way into the tunnels.
+    #[cfg(feature = "socks")]
+    pub(crate) fn pod_addresses(&self) -> Vec<IpAddr> {
+        let Some(config) = self.config() else { return Vec::new() };
+        let own = self.kernel.addresses().into_iter().map(|(_, net)| net.addr());
+        own.filter(|address| config.pod_cidrs.iter().any(|net| net.contains(address))).collect()
     }
 
     /// What could be better.
@@ -219,6 +255,10 @@ impl Node {
 
     /// Links, addresses or routes changed.
     pub(crate) fn handle_network(&mut self, now: Now) {
+        #[cfg(feature = "services")]
+        if let Some(loaded) = &self.loaded {
+            self.watch.handle_links(now.mono, &loaded.config);
+        }
         if let Some(tunnels) = &mut self.tunnels {
             let kernel = &mut self.kernel;
             tunnels.handle_routes(now, &mut |to: IpAddr| kernel.source_for(to));
@@ -226,7 +266,29 @@ impl Node {
         self.dirty = true;
     }
 
+    /// The firewall reports endpoints that do not do their duty.
+    #[cfg(feature = "services")]
+    pub(crate) fn handle_reports(&mut self, now: Now) {
+        if let Some(loaded) = &self.loaded {
+            self.watch.handle_reports(now.mono, &loaded.config);
+        }
+    }
+
+    /// An endpoint has answered, or not.
+    #[cfg(feature = "services")]
+    pub(crate) fn handle_answer(&mut self, now: Now, probe: &Probe, answer: Answer) {
+        self.watch.handle_answer(now.mono, probe, answer, self.loaded.as_ref().map(|loaded| &loaded.config));
+    }
+
+    /// A question to ask an endpoint now.
+    #[cfg(feature = "services")]
+    pub(crate) fn poll_probe(&mut self, now: Now) -> Option<Probe> {
+        self.watch.health().poll_probe(now.mono)
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Now) {
+        #[cfg(feature = "services")]
+        self.watch.health().handle_timeout(now.mono);
         #[cfg(feature = "api")]
         self.handle_view_timeout(now);
         if let Some(tunnels) = &mut self.tunnels {
@@ -249,6 +311,8 @@ impl Node {
         let due = self.tunnels.as_ref().and_then(Tunnels::poll_timeout).into_iter().chain(self.apply_at);
         #[cfg(feature = "api")]
         let due = due.chain(self.view.poll_timeout());
+        #[cfg(feature = "services")]
+        let due = due.chain(self.watch.poll_timeout());
         due.min()
     }
 
@@ -263,6 +327,10 @@ impl Node {
     pub(crate) fn apply(&mut self, now: Now) {
         if self.tunnels.as_mut().is_some_and(Tunnels::poll_paths_changed) {
             self.dirty = true;
+        }
+        #[cfg(feature = "services")]
+        {
+            self.dirty |= self.watch.health().poll_changed();
         }
         if std::mem::take(&mut self.dirty) {
             self.apply_all(now);
@@ -311,6 +379,16 @@ impl Node {
     fn gateway_serves(&self, config: &NodeConfig) -> bool {
         let here = |(_, net): &(String, ipnet::IpNet)| net.addr() == crate::gateway::services::ADDRESS;
         config.services.mode != selvedge_model::ServiceMode::Off && self.kernel.addresses().iter().any(here)
+    }
+
+    /// Whether the Services of the configuration in force are those of the cluster.
+    #[cfg(feature = "dns")]
+    fn knows_services(&self, config: &NodeConfig) -> bool {
+        #[cfg(feature = "api")]
+        if services::wants(config) {
+            return self.desk.view(|view| view.is_known());
+        }
+        true
     }
 
     /// Ends the tunnels in good order, so that the peers know.
@@ -367,7 +445,11 @@ impl Node {
             self.remove_cni(before);
         }
         self.issued = loaded.credentials.as_ref().and_then(Credentials::not_before);
+        #[cfg(feature = "services")]
+        self.watch.handle_services(now.mono, &loaded.config);
         self.loaded = Some(loaded);
+        #[cfg(feature = "dns")]
+        self.names.services_changed();
         self.start_tunnels(now);
         self.dirty = true;
     }
@@ -471,6 +553,13 @@ impl Node {
         self.datapath = Some((mode, why));
         Ok(mode)
     }
+}
+
+/// A number that no other node has.
+#[cfg(feature = "services")]
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// A port that is not ours, in words.

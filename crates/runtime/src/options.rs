@@ -22,6 +22,12 @@ pub struct Options {
     pub landlock: bool,
     /// Every byte costs money here, whatever the configuration says.
     pub metered: bool,
+    /// Where SOCKS5 is served on the network.
+    #[cfg(feature = "socks")]
+    pub socks: Option<std::net::SocketAddr>,
+    /// Who may use it there: a file of names and passwords.
+    #[cfg(feature = "socks")]
+    pub socks_users: Option<PathBuf>,
     /// Who delivers the configuration.
     #[cfg(feature = "api")]
     pub source: Source,
@@ -98,6 +104,10 @@ impl Options {
             user: None,
             landlock: true,
             metered: false,
+            #[cfg(feature = "socks")]
+            socks: None,
+            #[cfg(feature = "socks")]
+            socks_users: None,
             #[cfg(feature = "api")]
             source: Source {
                 kind: SourceKind::File,
@@ -128,6 +138,11 @@ impl Options {
 
     pub(crate) fn status_socket(&self) -> PathBuf {
         self.run_dir.join("status.sock")
+    }
+
+    #[cfg(feature = "socks")]
+    pub(crate) fn socks_socket(&self) -> PathBuf {
+        self.run_dir.join("socks.sock")
     }
 }
 

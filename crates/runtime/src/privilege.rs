@@ -108,6 +108,15 @@ fn secrets(options: &Options) -> impl Iterator<Item = PathBuf> {
     given.filter_map(|file| folder_of(file)).chain([account]).filter(|folder| folder.is_dir())
 }
 
+/// Where the servers are written that this host asks: mostly a link out of `/etc`, to a file that is replaced.
+#[cfg(feature = "dns")]
+fn resolver() -> Option<PathBuf> {
+    let file = std::fs::canonicalize(crate::dns::RESOLV_CONF).ok()?;
+    // Below `/tmp` or `/run` is what is none of ours.
+    let folder = file.parent().filter(|folder| folder.components().count() > 2).map(Path::to_owned);
+    folder.or(Some(file))
+}
+
 fn restrict(options: &Options, program: &Path, own_dirs: &[&Path]) -> Result<Option<u32>> {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let mut readable: Vec<PathBuf> = std::env::split_paths(&search).filter(|dir| dir.is_absolute()).collect();
@@ -117,6 +126,8 @@ fn restrict(options: &Options, program: &Path, own_dirs: &[&Path]) -> Result<Opt
     // Folders that are replaced as a whole are found again only below one that stays.
     readable.extend(folder_of(&options.config).and_then(|folder| stays(&folder)));
     readable.extend(std::path::absolute(&options.credentials).ok().and_then(|folder| stays(&folder)));
+    #[cfg(feature = "dns")]
+    readable.extend(resolver());
     #[cfg(feature = "api")]
     readable.extend(secrets(options));
     let rules = readable.iter().map(|path| (path.as_path(), Access::Read));

@@ -12,8 +12,8 @@ use selvedge_plan::iptables;
 
 use crate::firewall::Firewall;
 
-/// IP protocol number.
-const UDP: u8 = 17;
+/// With their IP protocol numbers.
+const FORGOTTEN: [(Protocol, u8); 2] = [(Protocol::Tcp, 6), (Protocol::Udp, 17)];
 
 /// Rules as this program loaded them.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Rules {
         lacks.chain(stale)
     }
 
-    /// Brings the firewall to `ruleset`, and has connections over UDP forgotten that lead nowhere by it. `local`: the
+    /// Brings the firewall to `ruleset`, and has connections forgotten that lead nowhere by it. `local`: the
     /// addresses of this node.
     pub(crate) fn bring(
         &mut self,
@@ -116,23 +116,35 @@ impl Rules {
 
     fn forget(&mut self, before: Option<&Ruleset>, after: &Ruleset, local: &BTreeSet<IpAddr>) {
         let nothing = Serving::default();
-        let serving = |ruleset: Option<&'_ Ruleset>| ruleset.and_then(|ruleset| ruleset.serving.as_ref()).cloned();
-        let (old, new) = (serving(before).unwrap_or_default(), after.serving.as_ref().unwrap_or(&nothing));
-        if !new.differs(&old, Protocol::Udp) {
+        let old = before.and_then(|before| before.serving.as_ref()).unwrap_or(&nothing);
+        let new = after.serving.as_ref().unwrap_or(&nothing);
+        let differing: Vec<_> = FORGOTTEN.into_iter().filter(|(protocol, _)| new.differs(old, *protocol)).collect();
+        if differing.is_empty() {
             return;
         }
-        let families = [Some(Family::V4), after.ipv6.then_some(Family::V6)];
-        let done = families.into_iter().flatten().try_for_each(|family| forget_stale(family, &old, new, local));
+        let families = [Some(Family::V4), after.ipv6.then_some(Family::V6)].into_iter().flatten();
+        let mut kinds = families.flat_map(|family| differing.iter().map(move |kind| (family, *kind)));
+        let done = kinds.try_for_each(|(family, kind)| forget_stale(family, kind, old, new, local));
         self.no_conntrack = done.err().map(|error| error.to_string());
     }
 }
 
-fn forget_stale(family: Family, old: &Serving, new: &Serving, local: &BTreeSet<IpAddr>) -> Result<()> {
+/// Connections over TCP tell their ends by themselves, once there are two: only those that nobody answers wait.
+fn forget_stale(
+    family: Family,
+    (protocol, number): (Protocol, u8),
+    old: &Serving,
+    new: &Serving,
+    local: &BTreeSet<IpAddr>,
+) -> Result<()> {
     let mut conntrack = Conntrack::open()?;
-    let stale = conntrack.find(family, UDP, |connection| {
-        let flow = Flow { protocol: Protocol::Udp, called: connection.called, answers: connection.answers };
-        new.is_stale(old, &flow, local)
+    let stale = conntrack.find(family, number, |connection| {
+        let flow = Flow { protocol, called: connection.called, answers: connection.answers };
+        !(connection.answered && protocol == Protocol::Tcp) && new.is_stale(old, &flow, local)
     })?;
-    log::debug!("{} connections over UDP are stale", stale.len());
+    log::debug!("{} connections over {} are stale", stale.len(), protocol.name());
     stale.iter().try_for_each(|connection| conntrack.forget(connection))
 }
+
+#[cfg(test)]
+mod tests;

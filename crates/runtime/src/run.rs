@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "services")]
+use selvedge_health::{Answer, Probe};
 use selvedge_linux::link;
 use selvedge_linux::timer::Timer;
 use selvedge_linux::watch::Watch;
@@ -14,11 +16,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+#[cfg(feature = "services")]
+use tokio::task::JoinSet;
 
 use crate::cli::Program;
 use crate::clock::Clock;
 use crate::error::Context as _;
+#[cfg(feature = "services")]
+use crate::health;
 use crate::node::Node;
+#[cfg(feature = "socks")]
+use crate::socks::{Call, Socks, Users};
 use crate::source;
 use crate::summary::summary;
 use crate::{Error, Options, Result, privilege};
@@ -37,13 +45,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs until SIGTERM or SIGINT. Tunnels stay.
 pub fn run(program: &Program, options: Options) -> Result<()> {
     let exe = std::env::current_exe().context(|| "find this program's file".to_owned())?;
+    #[cfg(feature = "socks")]
+    let users = Socks::users(&options)?;
     let confinement = privilege::give_up(&options, &exe)?;
     log::info!("running as {confinement}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context(|| "start the event loop".to_owned())?;
-    runtime.block_on(serve(program, options, exe, confinement))
+    runtime.block_on(serve(
+        program,
+        options,
+        exe,
+        confinement,
+        #[cfg(feature = "socks")]
+        users,
+    ))
 }
 
 /// What woke the loop.
@@ -55,10 +72,22 @@ enum Input {
     KernelIpsec,
     Network,
     Visitor(io::Result<UnixStream>),
+    #[cfg(feature = "services")]
+    Reports,
+    #[cfg(feature = "services")]
+    Answer(Probe, Answer),
+    #[cfg(feature = "socks")]
+    Call(Call),
     Timer,
 }
 
-async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: String) -> Result<()> {
+async fn serve(
+    program: &Program,
+    options: Options,
+    exe: PathBuf,
+    confinement: String,
+    #[cfg(feature = "socks")] users: Option<Users>,
+) -> Result<()> {
     let mut stop = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
         .into_iter()
         .collect::<io::Result<Vec<_>>>()
@@ -69,6 +98,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
         return Ok(());
     }
     let visitors = listen(&options.status_socket())?;
+    #[cfg(feature = "socks")]
+    let mut socks = Socks::new(&options, users)?;
     let mut clock = Clock::new(&options.state_dir);
     let mut node = Node::new(options, exe, confinement)?;
     let mut network = link::monitor().context(|| "watch the network".to_owned())?;
@@ -79,6 +110,8 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
     let mut files = Files::default();
     let (mut keeper_fd, mut kernel_fd) = (None, None);
     let mut epoch = (0, false);
+    #[cfg(feature = "services")]
+    let (mut reports_fd, mut probes) = (None, JoinSet::new());
     let mut reload = signal(SignalKind::hangup()).context(|| "listen to signals".to_owned())?;
     let mut reload_at = Some(Duration::ZERO);
     loop {
@@ -104,10 +137,37 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             keeper_fd = watch_fd(node.tunnels.as_ref().map(|t| t.keeper_fd()))?;
             kernel_fd = watch_fd(node.tunnels.as_ref().and_then(|t| t.kernel_fd()))?;
         }
-        let deadline = node.poll_timeout().into_iter().chain(reload_at).min();
+        #[cfg(feature = "services")]
+        {
+            if reports_fd.is_none() {
+                reports_fd = watch_fd(node.watch.fd())?;
+            }
+            while let Some(probe) = node.poll_probe(clock.now()) {
+                probes.spawn(health::ask(probe));
+            }
+        }
+        let deadline = node.poll_timeout().into_iter().chain(reload_at);
+        #[cfg(feature = "socks")]
+        let deadline = {
+            node.no_socks = socks.handle_timeout(clock.now().mono);
+            deadline.chain(socks.poll_timeout())
+        };
+        let deadline = deadline.min();
         let pause = deadline.map(|at| at.saturating_sub(clock.now().mono));
         timer.set(pause).context(|| "wait".to_owned())?;
         let [terminate, interrupt] = &mut stop[..] else { return Err(Error::new("listen to signals")) };
+        let visitor = async { Input::Visitor(visitors.accept().await.map(|(stream, _)| stream)) };
+        #[cfg(feature = "services")]
+        let visitor = first(visitor, async {
+            tokio::select! {
+                () = readable(&reports_fd) => Input::Reports,
+                Some(Ok((probe, answer))) = probes.join_next() => Input::Answer(probe, answer),
+                // Both may never come.
+                else => std::future::pending().await,
+            }
+        });
+        #[cfg(feature = "socks")]
+        let visitor = first(visitor, async { Input::Call(socks.next().await) });
         let input = tokio::select! {
             biased;
             _ = terminate.recv() => Input::Stop,
@@ -117,7 +177,7 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
             () = readable(&kernel_fd) => Input::KernelIpsec,
             () = readable(&network_fd) => Input::Network,
             () = files.changed() => Input::Files,
-            visitor = visitors.accept() => Input::Visitor(visitor.map(|(stream, _)| stream)),
+            input = visitor => input,
             () = readable(&timer_fd) => Input::Timer,
         };
         let now = clock.now();
@@ -152,13 +212,30 @@ async fn serve(program: &Program, options: Options, exe: PathBuf, confinement: S
                     break;
                 }
             }
+            #[cfg(feature = "services")]
+            Input::Reports => node.handle_reports(now),
+            #[cfg(feature = "services")]
+            Input::Answer(probe, answer) => node.handle_answer(now, &probe, answer),
+            #[cfg(feature = "socks")]
+            Input::Call(call) => socks.serve(call, node.config(), node.pod_addresses()),
             Input::Timer => node.handle_timeout(now),
         }
     }
     #[cfg(feature = "api")]
     node.put_away(clock.now());
     let _ = fs::remove_file(node.options.status_socket());
+    #[cfg(feature = "socks")]
+    let _ = fs::remove_file(node.options.socks_socket());
     Ok(())
+}
+
+/// Whichever comes first.
+#[cfg(any(feature = "services", feature = "socks"))]
+async fn first(one: impl Future<Output = Input>, other: impl Future<Output = Input>) -> Input {
+    tokio::select! {
+        input = one => input,
+        input = other => input,
+    }
 }
 
 /// Changes in our own tables are our own doing.
@@ -183,7 +260,11 @@ async fn answer(
             Ok(true)
         }
         _ => {
-            let text = miniserde::json::to_string(&summary(program, node, now));
+            let text = match &word[..read] {
+                #[cfg(feature = "services")]
+                b"services\n" => miniserde::json::to_string(&crate::served::summary(node, now)),
+                _ => miniserde::json::to_string(&summary(program, node, now)),
+            };
             // A visitor that does not read must not hold up the node.
             tokio::time::timeout(PATIENCE, stream.write_all(text.as_bytes())).await??;
             Ok(false)
@@ -191,7 +272,7 @@ async fn answer(
     }
 }
 
-fn listen(path: &Path) -> Result<UnixListener> {
+pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
     let what = || format!("listen on {}", path.display());
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(Error::new(format!("{} is answered: another one runs already", path.display())));

@@ -25,6 +25,9 @@ pub struct Status {
     /// The API that is asked, if any is.
     #[cfg(feature = "api")]
     pub source: Option<SourceStatus>,
+    /// The DNS server, where there is one.
+    #[cfg(feature = "dns")]
+    pub dns: Option<DnsStatus>,
     /// What time it is.
     pub clock: ClockStatus,
     /// When the node's own certificate ends, in seconds since 1970; absent on nodes without tunnels.
@@ -45,6 +48,9 @@ pub struct Status {
     /// The edge gateway, if there is one.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayStatus>,
+    /// Endpoints of Services that do not answer, or may not.
+    #[cfg(feature = "services")]
+    pub endpoints: Vec<EndpointStatus>,
 }
 
 /// The edge gateway.
@@ -124,6 +130,55 @@ pub struct SourceStatus {
     pub errors: Vec<String>,
 }
 
+/// The DNS server.
+#[cfg(feature = "dns")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Where it answers, on port 53.
+    pub addresses: Vec<String>,
+    /// Domain of the cluster.
+    pub zone: String,
+    /// Services that have names; absent as long as they are not known.
+    pub services: Option<u64>,
+    /// Whom it asks.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Questions.
+    pub questions: u64,
+    /// Answered from the Services.
+    pub cluster: u64,
+    /// Answered from what was kept.
+    pub cached: u64,
+    /// Asked an upstream.
+    pub forwarded: u64,
+    /// Answered with what was kept beyond its time, for nobody else answered.
+    pub stale: u64,
+    /// Not answered, for nobody answered.
+    pub failed: u64,
+    /// Answers that were refused because they lead into the cluster's networks.
+    pub rebound: u64,
+    /// Answers that are kept.
+    pub kept: u64,
+    /// What does not work.
+    pub notes: Vec<String>,
+}
+
+/// A server that is asked for names outside the cluster.
+#[cfg(feature = "dns")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Address and port.
+    pub address: String,
+    /// `unknown`, `up`, `down`, or `loop`: it asks this server what it is asked.
+    pub state: String,
+    /// Round trip in milliseconds; absent before it answered.
+    #[serde(rename = "rttMs")]
+    pub rtt_ms: Option<u64>,
+    /// Questions sent to it.
+    pub asked: u64,
+    /// Answers it gave.
+    pub answered: u64,
+}
+
 /// The calendar as the program goes by it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ClockStatus {
@@ -192,6 +247,24 @@ pub struct Refusal {
     pub times: u32,
 }
 
+/// An endpoint of which something bad is known.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its address.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `suspect`: it is being asked. `out`: it takes no new connections where there are other endpoints.
+    pub state: String,
+    /// For how long.
+    pub seconds: u64,
+    /// Its last bad answer, in words.
+    pub reason: String,
+}
+
 /// A counter of dropped packets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Drops {
@@ -199,4 +272,50 @@ pub struct Drops {
     pub reason: String,
     /// How many packets.
     pub packets: u64,
+}
+
+/// What this node serves, as one document, `status services --json`.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServicesStatus {
+    /// Why none are served; empty if they are.
+    pub off: String,
+    /// Zone of this node, empty if it has none.
+    pub zone: String,
+    /// By what clients call.
+    pub served: Vec<ServedStatus>,
+    /// Endpoints that do not answer, or may not; those that are out are in use only where there are no others.
+    pub bad: Vec<EndpointStatus>,
+}
+
+/// One way to call a Service.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServedStatus {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// Address and port, or `node:` and a port.
+    pub called: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// For this node and its pods.
+    pub near: ChosenStatus,
+    /// For everybody else, if that differs.
+    pub far: Option<ChosenStatus>,
+    /// Who may call; empty: everybody.
+    pub sources: Vec<String>,
+}
+
+/// Endpoints that were chosen.
+#[cfg(feature = "services")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ChosenStatus {
+    /// Address and port, behind it `*` and a weight other than 1.
+    pub endpoints: Vec<String>,
+    /// Why these: `node`, `zone`, `all`, `policy`; why none: `refused`, `dropped`.
+    pub why: String,
+    /// `random`, `roundRobin` or `sourceHash`; empty without endpoints.
+    pub balance: String,
+    /// Seconds for which a silent client keeps its endpoint.
+    pub affinity: Option<u32>,
 }

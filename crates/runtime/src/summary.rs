@@ -27,6 +27,10 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         source: source(node),
         #[cfg(feature = "gateway")]
         gateway: gateway(node),
+        #[cfg(feature = "services")]
+        endpoints: node.watch.report(now.mono),
+        #[cfg(feature = "dns")]
+        dns: node.names.status(),
         clock: ClockStatus { time: now.wall.seconds(), set: matches!(now.wall, Wall::Is(_)) },
         ..Status::default()
     };

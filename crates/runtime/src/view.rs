@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 
 use selvedge_tunnel::Utc;
 
+#[cfg(feature = "dns")]
+use crate::status::DnsStatus;
+#[cfg(feature = "services")]
+use crate::status::EndpointStatus;
 #[cfg(feature = "api")]
 use crate::status::SourceStatus;
 use crate::status::{PeerStatus, Status};
@@ -28,6 +32,10 @@ pub fn human(status: &Status) -> String {
     let _ = writeln!(out, "  datapath       {} ({})", status.datapath, status.datapath_reason);
     let _ = writeln!(out, "  firewall       {}", status.firewall);
     let _ = writeln!(out, "  runs as        {}", status.confinement);
+    #[cfg(feature = "dns")]
+    if let Some(dns) = &status.dns {
+        let _ = writeln!(out, "  dns            {}", dns_line(dns));
+    }
     if let Some(end) = status.certificate_not_after {
         let left = end
             .checked_sub(status.clock.time)
@@ -80,10 +88,53 @@ pub fn human(status: &Status) -> String {
     if let Some(status) = &status.gateway {
         gateway(&mut out, status);
     }
+    #[cfg(feature = "services")]
+    endpoints(&mut out, &status.endpoints);
     section(&mut out, "kernel", status.kernel.iter().cloned());
     section(&mut out, "notes", status.notes.iter().cloned());
     section(&mut out, "problems", status.problems.iter().cloned());
     out
+}
+
+/// The DNS server, for a terminal.
+#[cfg(feature = "dns")]
+pub(crate) fn dns(status: Option<&DnsStatus>) -> String {
+    let Some(dns) = status else { return "this node answers no DNS\n".to_owned() };
+    let mut out = format!("answers at {}\n", dns.addresses.join(", "));
+    let services = dns.services.map_or_else(|| "not known yet".to_owned(), |n| format!("{n} Services"));
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "  {:14} {services}", dns.zone);
+    let width = dns.upstreams.iter().map(|u| u.address.len()).max().unwrap_or(0).max(8);
+    if !dns.upstreams.is_empty() {
+        let _ = writeln!(out, "\n  {:width$}  STATE    {:>7}  {:>8}  ANSWERED", "UPSTREAM", "RTT", "ASKED");
+    }
+    for upstream in &dns.upstreams {
+        let rtt = upstream.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+        let (address, state, asked) = (&upstream.address, &upstream.state, upstream.asked);
+        let _ = writeln!(out, "  {address:width$}  {state:7}  {rtt:>7}  {asked:>8}  {}", upstream.answered);
+    }
+    let _ = writeln!(out, "\n  questions      {}", dns.questions);
+    for (what, count) in [
+        ("of the cluster", dns.cluster),
+        ("from memory", dns.cached),
+        ("asked for", dns.forwarded),
+        ("stale", dns.stale),
+        ("failed", dns.failed),
+        ("refused", dns.rebound),
+    ] {
+        let _ = writeln!(out, "  {what:14} {count}");
+    }
+    let _ = writeln!(out, "  kept           {} answers", dns.kept);
+    section(&mut out, "notes", dns.notes.iter().cloned());
+    out
+}
+
+#[cfg(feature = "dns")]
+fn dns_line(dns: &DnsStatus) -> String {
+    let services = dns.services.map_or_else(|| "Services not known yet".to_owned(), |n| format!("{n} Services"));
+    let up = dns.upstreams.iter().filter(|u| matches!(u.state.as_str(), "up" | "unknown")).count();
+    let notes = if dns.notes.is_empty() { "" } else { "; see `status dns`" };
+    format!("{}: {services}, {up} of {} upstreams{notes}", dns.addresses.join(", "), dns.upstreams.len())
 }
 
 #[cfg(feature = "api")]
@@ -133,6 +184,17 @@ fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
     }
 }
 
+/// Those of which something bad is known.
+#[cfg(feature = "services")]
+pub(crate) fn endpoints(out: &mut String, bad: &[EndpointStatus]) {
+    let lines = bad.iter().map(|e| {
+        let address = if e.address.contains(':') { format!("[{}]", e.address) } else { e.address.clone() };
+        let why = if e.reason.is_empty() { String::new() } else { format!(", {}", e.reason) };
+        format!("{} {address}:{}  {} for {}{why}", e.protocol, e.port, e.state, age(e.seconds))
+    });
+    section(out, "endpoints", lines);
+}
+
 fn path(peer: &PeerStatus) -> String {
     match &peer.path {
         None => "-".to_owned(),
@@ -178,6 +240,23 @@ mod tests {
         assert_eq!(age(119), "119 s");
         assert_eq!(age(7200), "2 h");
         assert_eq!(age(172_800), "2 days");
+    }
+
+    #[cfg(feature = "services")]
+    #[test]
+    fn endpoints_say_why_they_are_out() {
+        let endpoint = |address: &str, state: &str, reason: &str| EndpointStatus {
+            address: address.into(),
+            port: 80,
+            protocol: "tcp".into(),
+            state: state.into(),
+            seconds: 7,
+            reason: reason.into(),
+        };
+        let mut text = String::new();
+        endpoints(&mut text, &[endpoint("10.0.0.1", "out", "does not answer"), endpoint("fd00::1", "suspect", "")]);
+        let lines = "    tcp 10.0.0.1:80  out for 7 s, does not answer\n    tcp [fd00::1]:80  suspect for 7 s\n";
+        assert_eq!(text, format!("\n  endpoints\n{lines}"));
     }
 
     #[test]

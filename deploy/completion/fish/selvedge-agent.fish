@@ -1,12 +1,15 @@
 # fish completion of selvedge-agent
-set -l verbs run status doctor check clean enroll
+set -l verbs run status dns doctor check clean enroll connect ssh-config
 complete -c selvedge-agent -f
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a run -d 'run in the foreground'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a status -d 'what the running program does'
+complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a dns -d 'ask the DNS server of this node'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a doctor -d 'what is wrong on this node and what helps'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a check -d 'say what is wrong with a configuration'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a clean -d 'remove everything it ever made'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a enroll -d 'ask the operator for a certificate'
+complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a connect -d 'a pipe to a host of the fabric'
+complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -a ssh-config -d 'what OpenSSH needs to reach other nodes'
 complete -c selvedge-agent -n "not __fish_seen_subcommand_from $verbs" -l version -d 'show the version'
 complete -c selvedge-agent -l help -d 'show verbs and options'
 complete -c selvedge-agent -n "__fish_seen_subcommand_from $verbs" -l config -rF -d 'node configuration'
@@ -22,6 +25,11 @@ complete -c selvedge-agent -n "__fish_seen_subcommand_from $verbs" -l node -x -d
 complete -c selvedge-agent -n "__fish_seen_subcommand_from $verbs" -l namespace -x -d 'where ConfigMap and Secret of this node are'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l user -xa '(__fish_complete_users)' -d 'run as this user'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l no-landlock -d 'leave all files to users and modes'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l socks -x -d 'serve SOCKS5 there'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l socks-users -rF -d 'who may use it'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l metered -d 'keep tunnels as quiet as they can'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from status doctor' -l json -d 'one JSON document'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a dns -d 'names, and whom it asks'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a services -d 'what is served, and who answers'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from dns' -a query -d 'ask for a name'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from check' -F

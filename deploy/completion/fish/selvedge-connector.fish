@@ -1,5 +1,5 @@
 # fish completion of selvedge-connector
-set -l verbs run status doctor check clean enroll
+set -l verbs run status doctor check clean enroll connect ssh-config
 complete -c selvedge-connector -f
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a run -d 'run in the foreground'
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a status -d 'what the running program does'
@@ -7,6 +7,8 @@ complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a do
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a check -d 'say what is wrong with a configuration'
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a clean -d 'remove everything it ever made'
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a enroll -d 'ask the operator for a certificate'
+complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a connect -d 'a pipe to a host of the fabric'
+complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -a ssh-config -d 'what OpenSSH needs to reach other nodes'
 complete -c selvedge-connector -n "not __fish_seen_subcommand_from $verbs" -l version -d 'show the version'
 complete -c selvedge-connector -l help -d 'show verbs and options'
 complete -c selvedge-connector -n "__fish_seen_subcommand_from $verbs" -l config -rF -d 'node configuration'
@@ -21,6 +23,8 @@ complete -c selvedge-connector -n "__fish_seen_subcommand_from $verbs" -l node -
 complete -c selvedge-connector -n "__fish_seen_subcommand_from $verbs" -l namespace -x -d 'where ConfigMap and Secret of this node are'
 complete -c selvedge-connector -n '__fish_seen_subcommand_from run' -l user -xa '(__fish_complete_users)' -d 'run as this user'
 complete -c selvedge-connector -n '__fish_seen_subcommand_from run' -l no-landlock -d 'leave all files to users and modes'
+complete -c selvedge-connector -n '__fish_seen_subcommand_from run' -l socks -x -d 'serve SOCKS5 there'
+complete -c selvedge-connector -n '__fish_seen_subcommand_from run' -l socks-users -rF -d 'who may use it'
 complete -c selvedge-connector -n '__fish_seen_subcommand_from run' -l metered -d 'keep tunnels as quiet as they can'
 complete -c selvedge-connector -n '__fish_seen_subcommand_from status doctor' -l json -d 'one JSON document'
 complete -c selvedge-connector -n '__fish_seen_subcommand_from check' -F

@@ -2,6 +2,7 @@
 //! Nothing here passes or fails by its speed.
 
 pub mod credentials;
+mod dns;
 pub mod ike;
 pub mod link;
 mod measure;
@@ -20,6 +21,8 @@ use clap::Subcommand;
 pub enum Verb {
     /// ESP in user space and IKE responders: throughput, latency, CPU and memory beside boringtun, wireguard-go and strongSwan.
     Tunnels(tunnels::Options),
+    /// Names of Services, beside CoreDNS, unbound and dnsmasq: questions per CPU second, time, memory.
+    Dns(dns::Options),
     /// Traffic to Services on this node and on another one, beside EdgeMesh and kube-proxy.
     Mesh(mesh::Options),
 }
@@ -28,6 +31,7 @@ pub enum Verb {
 pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Tunnels(options) => tunnels::run(options),
+        Verb::Dns(options) => dns::run(options),
         Verb::Mesh(options) => mesh::run(options),
     }
 }

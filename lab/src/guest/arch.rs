@@ -16,6 +16,8 @@ pub enum Arch {
     Armv7,
     /// 32-bit MIPS, little endian.
     Mipsel,
+    /// 32-bit MIPS, big endian.
+    Mips,
 }
 
 /// How QEMU emulates one.
@@ -35,7 +37,7 @@ pub struct Machine {
 
 impl Arch {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::X86_64, Self::Aarch64, Self::Armv7, Self::Mipsel];
+    pub const ALL: [Self; 5] = [Self::X86_64, Self::Aarch64, Self::Armv7, Self::Mipsel, Self::Mips];
 
     /// As Rust names it.
     pub fn target(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Arch {
             Self::Aarch64 => "aarch64-unknown-linux-musl",
             Self::Armv7 => "armv7-unknown-linux-musleabihf",
             Self::Mipsel => "mipsel-unknown-linux-musl",
+            Self::Mips => "mips-unknown-linux-musl",
         }
     }
 
@@ -72,8 +75,8 @@ impl Arch {
                 memory: "768M",
                 time: "shift=1,sleep=off",
             },
-            Self::Mipsel => Machine {
-                qemu: "qemu-system-mipsel",
+            Self::Mipsel | Self::Mips => Machine {
+                qemu: if self == Self::Mips { "qemu-system-mips" } else { "qemu-system-mipsel" },
                 // The only processor of that board with the floating point that Debian's tools want.
                 arguments: &["-M", "malta", "-cpu", "24Kf"],
                 console: "ttyS0",

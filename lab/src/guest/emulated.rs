@@ -17,7 +17,10 @@ const FILES: &str = "target/arch";
 const PROGRAMS: &str = "target/cross";
 /// The guest's end of a cable, here.
 const TAP: &str = "guest";
-const OURS: [&str; 4] = ["selvedge-lab", "selvedge-agent", "selvedge-connector", "selvedge-operator"];
+const EDGE: [&str; 2] = ["selvedge-lab", "selvedge-agent"];
+/// What runs elsewhere if the guest is an edge on a wire.
+const CLOUD: [&str; 2] = ["selvedge-connector", "selvedge-operator"];
+const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const IPTABLES: [&str; 6] =
     ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
 
@@ -87,13 +90,13 @@ fn write_root(
     for applet in ["sh", "date"] {
         archive.link(&format!("bin/{applet}"), "busybox")?;
     }
-    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.file("etc/passwd", 0o644, USERS)?;
     let multi = if options.iptables == Flavour::Nft { "xtables-nft-multi" } else { "xtables-legacy-multi" };
     for name in IPTABLES {
         archive.link(&format!("usr/local/sbin/{name}"), &format!("/usr/sbin/{multi}"))?;
     }
     let programs = folder("SELVEDGE_CROSS_DIR", PROGRAMS).join(arch.target());
-    for name in OURS {
+    for name in EDGE.iter().chain(wire.is_none().then_some(&CLOUD).into_iter().flatten()) {
         let path = programs.join(name);
         let program = std::fs::read(&path)
             .with_context(|| format!("{}: cross/build {} -p {name}", path.display(), arch.target()))?;

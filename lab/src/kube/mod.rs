@@ -11,6 +11,7 @@ mod matrix;
 mod offline;
 mod pki;
 mod scale;
+mod services;
 mod steady;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ pub enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// What many Services cost a node, beside kube-proxy: times, memory, CPU, as a table.
+    Services(services::Options),
     /// How the operator does with many nodes: times, writes and memory, as a table.
     Bench(scale::Options),
 }
@@ -75,6 +78,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Matrix { source, options } => matrix::run(*source, options),
         Verb::Offline { source, options } => matrix::offline(*source, options),
         Verb::Test => test(),
+        Verb::Services(options) => services::run(options),
         Verb::Bench(options) => scale::run(options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
     }

@@ -269,7 +269,7 @@ fn slice(number: usize, nodes: usize) -> Value {
     })
 }
 
-fn in_parallel(objects: &[Value], make: impl Fn(&Value) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn in_parallel(objects: &[Value], make: impl Fn(&Value) -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
         let hands: Vec<_> = objects
             .chunks(objects.len().div_ceil(HANDS).max(1))

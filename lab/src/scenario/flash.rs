@@ -30,7 +30,7 @@ pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
         let run = fabric.folders(fabric.lab.node(NODE)?).run;
         let script = format!(
             "mount --bind {run} {run}
-             for m in / $(findmnt -n -o TARGET -T {run}/..); do mount -o remount,bind,ro $m; done
+             for m in / $(df -P {run}/.. | awk 'NR == 2 {{ print $6 }}'); do mount -o remount,bind,ro $m; done
              mount -t tmpfs -o ro tmpfs {state}
              ! touch {run}/../x 2>/dev/null",
             run = run.display()

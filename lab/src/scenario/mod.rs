@@ -8,11 +8,14 @@ mod configuration;
 mod credentials;
 mod flash;
 mod gateway;
+mod health;
 mod leaks;
 mod membership;
+mod names;
 mod noise;
 mod privilege;
 mod restart;
+mod ssh;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -49,6 +52,9 @@ const ALL: &[Scenario] = &[
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },
     Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
     Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
+    Scenario { name: "health", what: "endpoints die and come back, without the cloud", run: health::run },
+    Scenario { name: "ssh", what: "SOCKS5 and ssh to other nodes", run: ssh::run },
+    Scenario { name: "names", what: "the node answers DNS", run: names::run },
     Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },
     Scenario { name: "uninstall", what: "nothing stays, nothing of others goes", run: uninstall::run },
 ];

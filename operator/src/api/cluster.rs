@@ -10,6 +10,7 @@ use selvedge_model::{Balance, DatapathMode, Distribution, FirewallBackend, Servi
 use serde::{Deserialize, Serialize};
 
 use super::agent::AgentSpec;
+use super::dns::DnsSpec;
 use super::fields::{Selector, Word, prefixes, word};
 use super::schema;
 use super::status::Condition;
@@ -88,6 +89,9 @@ pub(crate) struct ClusterSpec {
     /// Who serves cluster IPs, and from where nodes know the Services.
     #[serde(default)]
     pub(crate) services: ServicesSpec,
+    /// The DNS server of edge nodes.
+    #[serde(default)]
+    pub(crate) dns: DnsSpec,
     /// How ESP is done: `auto` takes the kernel's where there is one.
     #[serde(default, deserialize_with = "word")]
     #[schemars(schema_with = "schema::word::<DatapathMode>")]

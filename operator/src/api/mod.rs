@@ -10,6 +10,7 @@ mod calico;
 mod cluster;
 mod community;
 mod crds;
+mod dns;
 mod fields;
 mod gateway;
 mod kubernetes;

@@ -25,6 +25,18 @@ pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 16, "items": {"type": "string", "pattern": ADDRESS, "maxLength": 45}})
 }
 
+/// An address, perhaps with a port.
+const SERVER: &str = "^[0-9a-fA-F:.\\[\\]]+$";
+const DOMAIN: &str = "^[-_A-Za-z0-9]{1,63}(\\.[-_A-Za-z0-9]{1,63})*$";
+
+pub(super) fn servers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 8, "items": {"type": "string", "pattern": SERVER, "maxLength": 53}})
+}
+
+pub(super) fn domain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": DOMAIN, "maxLength": 253})
+}
+
 pub(super) fn fabric_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 4096,

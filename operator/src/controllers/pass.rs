@@ -484,16 +484,16 @@ impl Controller {
         let configs = || output.iter().flat_map(|output| output.nodes.values());
         for (role, word) in [(Role::Edge, "edge"), (Role::Connector, "connector"), (Role::Cloud, "cloud")] {
             let count = configs().filter(|config| config.role == role).count();
-            metrics.nodes.get_or_create(&metrics::Role { role: word }).set(count.try_into().unwrap_or(i64::MAX));
+            metrics.nodes.get_or_create(&metrics::Role { role: word }).set(count.try_into().unwrap_or(u32::MAX));
         }
         for (severity, word) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
             let count = problems.iter().filter(|problem| problem.severity == severity).count();
             let gauge = metrics.problems.get_or_create(&metrics::Severity { severity: word });
-            gauge.set(count.try_into().unwrap_or(i64::MAX));
+            gauge.set(count.try_into().unwrap_or(u32::MAX));
         }
-        metrics.longest.set(longest.try_into().unwrap_or(i64::MAX));
+        metrics.longest.set(longest.try_into().unwrap_or(u32::MAX));
         let seconds = renewal.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        metrics.renewal.set(seconds.map_or(0.0, |seconds| seconds.as_secs_f64()));
+        metrics.renewal.set(seconds.map_or(0, |seconds| seconds.as_secs().try_into().unwrap_or(u32::MAX)));
     }
 }
 

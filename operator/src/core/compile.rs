@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use selvedge_model::{
-    Cni, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, ServiceSource, Services, Via,
+    Cni, Dns, LocalSide, NodeConfig, Peer, Role, SCHEMA_VERSION, Service, ServiceMode, ServiceSource, Services, Stub,
+    Via,
 };
 
 use super::admission::{Admission, Member};
@@ -235,8 +236,9 @@ impl Compiler<'_> {
         let mode = outpost.and_then(|outpost| outpost.services).unwrap_or(mode);
         // Outside Kubernetes there is no API at hand.
         let source = if outpost.is_some() { ServiceSource::Config } else { self.source };
+        let dns = self.dns(member, mode);
         // A node that serves none is not told of every change of an endpoint.
-        let told = mode != ServiceMode::Off && source == ServiceSource::Config;
+        let told = (mode != ServiceMode::Off || dns.is_some()) && source == ServiceSource::Config;
         NodeConfig {
             version: SCHEMA_VERSION,
             generation: 0,
@@ -256,12 +258,34 @@ impl Compiler<'_> {
                 node_port_addresses: spec.services.node_port_addresses.clone(),
                 list: if told { self.services.to_vec() } else { Vec::new() },
             },
+            dns,
             cni: None,
             datapath: member.node.datapath.unwrap_or(spec.datapath),
             firewall: member.node.firewall.unwrap_or(spec.firewall),
             metered: member.node.metered,
             gateway: None,
         }
+    }
+
+    /// Pods of cloud nodes ask the cluster's own.
+    fn dns(&self, member: &Member<'_>, services: ServiceMode) -> Option<Dns> {
+        let spec = self.fabric.spec;
+        let enabled = spec.dns.enabled.unwrap_or(services != ServiceMode::Off);
+        (enabled && member.role == Role::Edge).then(|| Dns {
+            addresses: spec.dns.addresses.clone(),
+            zone: spec.dns.zone.0.to_ascii_lowercase(),
+            networks: spec.cluster_cidrs.iter().chain(&spec.edge_pod_cidrs).copied().collect(),
+            upstreams: spec.dns.upstreams.iter().map(|server| server.0).collect(),
+            stubs: spec
+                .dns
+                .stubs
+                .iter()
+                .map(|stub| Stub {
+                    zone: stub.zone.0.to_ascii_lowercase(),
+                    upstreams: stub.upstreams.iter().map(|server| server.0).collect(),
+                })
+                .collect(),
+        })
     }
 
     /// What the connector speaks for: cluster IPs and the pods of all cloud nodes.

@@ -4,6 +4,7 @@ mod calico;
 mod cluster;
 mod communities;
 mod lab;
+mod names;
 mod nodes;
 mod outposts;
 mod services;

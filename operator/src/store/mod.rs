@@ -231,6 +231,7 @@ fn remains(node: &str, text: &str) -> Option<NodeConfig> {
         local: LocalSide::default(),
         peers: Vec::new(),
         services: Services::default(),
+        dns: None,
         cni: None,
         datapath: DatapathMode::default(),
         firewall: FirewallBackend::default(),

@@ -1,6 +1,6 @@
 //! Counters and gauges for Prometheus.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
@@ -10,19 +10,22 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+/// In 32 bits, which is what all processors have atomics for. A time fits in it until 2106.
+type Number = Gauge<u32, AtomicU32>;
+
 /// All that is counted. Clones count into the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// 1 while this operator is the one that writes.
-    pub(crate) leader: Gauge,
+    pub(crate) leader: Number,
     /// Nodes with a configuration, by role.
-    pub(crate) nodes: Family<Role, Gauge>,
+    pub(crate) nodes: Family<Role, Number>,
     /// What is wrong with objects, by severity.
-    pub(crate) problems: Family<Severity, Gauge>,
+    pub(crate) problems: Family<Severity, Number>,
     /// Length of the longest configuration, in bytes.
-    pub(crate) longest: Gauge,
+    pub(crate) longest: Number,
     /// When the first certificate is to be renewed, in seconds since 1970.
-    pub(crate) renewal: Gauge<f64, AtomicU64>,
+    pub(crate) renewal: Number,
     passes: Histogram,
     compilations: Histogram,
     writes: Family<Write, Counter>,

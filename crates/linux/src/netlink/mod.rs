@@ -18,7 +18,7 @@ pub enum Protocol {
     Route = libc::NETLINK_ROUTE,
     /// IPsec (`NETLINK_XFRM`).
     Xfrm = libc::NETLINK_XFRM,
-    /// nftables and tracked connections (`NETLINK_NETFILTER`).
+    /// nftables, tracked connections and what rules report (`NETLINK_NETFILTER`).
     Netfilter = libc::NETLINK_NETFILTER,
 }
 

@@ -6,13 +6,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use libc::c_int;
 
 use super::Protocol;
-use super::message::Message;
-use super::socket::{BUFFER, receive};
+use super::flags;
+use super::message::{Message, Request};
+use super::socket::{BUFFER, NLMSG_ERROR, read_end, receive};
 use crate::error::{Context, Result};
 use crate::sys;
 
 /// Room for bursts, such as thousands of SAs that expire together.
 const RECEIVE_BUFFER: c_int = 1024 * 1024;
+
+/// Of the requests of a monitor; what nobody asked for has none.
+const OWN_SEQUENCE: u32 = 1;
 
 /// A non-blocking stream of notifications of type `T`.
 #[derive(Debug)]
@@ -54,6 +58,25 @@ impl<T> Monitor<T> {
         };
         let fd = open().context(|| format!("watch the kernel's {protocol:?} notifications"))?;
         Ok(Self { fd, parse, buffer: Vec::new(), unread: 0..0 })
+    }
+
+    /// Asks the kernel for something that belongs to this very socket, and waits until that is done. Notifications that
+    /// are there already are passed over.
+    pub(crate) fn request(&self, request: &mut Request) -> Result<()> {
+        request.add_flags(flags::ACK);
+        sys::send(self.fd.as_fd(), request.finish(OWN_SEQUENCE))?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            // The kernel answers before it returns from the request.
+            let len = receive(self.fd.as_fd(), &mut buffer, libc::MSG_DONTWAIT)?;
+            let mut bytes = buffer.get(..len).unwrap_or_default();
+            while let Some((message, rest)) = Message::split(bytes) {
+                bytes = rest;
+                if message.kind == NLMSG_ERROR && message.sequence == OWN_SEQUENCE {
+                    return read_end(message);
+                }
+            }
+        }
     }
 
     /// The next notification; `None` when there is none now.

@@ -11,7 +11,7 @@ use super::{HEADER, Protocol, flags};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// The kernel never sends more than this at once.
 pub(super) const BUFFER: usize = 32 * 1024;
@@ -142,7 +142,7 @@ fn read_answers(
 }
 
 /// The error number, and the kernel's words, out of `NLMSG_ERROR` and `NLMSG_DONE`.
-fn read_end(message: Message<'_>) -> Result<()> {
+pub(super) fn read_end(message: Message<'_>) -> Result<()> {
     let errno = (Reader(message.body).u32().unwrap_or(0) as i32).wrapping_neg();
     if errno == 0 {
         return Ok(());

@@ -123,7 +123,7 @@ pub(super) fn receive<const N: usize>(
     for (i, header) in headers.iter().enumerate().take(count) {
         let len = (header.msg_len as usize).min(size);
         let (local, segment) = read_control(&header.msg_hdr);
-        if let (Some(remote), Some(local)) = (sockaddr::decode(&names[i]), local) {
+        if let (Some(remote), Some(local)) = (sockaddr::decode(&names[i]), local.or(port.local)) {
             each(i, Received { len, remote, local, segment });
         }
     }

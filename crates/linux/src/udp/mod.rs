@@ -24,6 +24,8 @@ const UDP_ENCAP_ESPINUDP: c_int = 2;
 pub struct UdpPort {
     fd: OwnedFd,
     family: Family,
+    /// The own address of every datagram, if it is bound to one.
+    local: Option<IpAddr>,
 }
 
 /// Where a datagram came from and to.
@@ -47,30 +49,36 @@ impl UdpPort {
     /// the way is then fragmented rather than lost where ICMP is filtered. The inner MTU is what
     /// keeps packets small; this is the safety net below it.
     pub fn bind(port: u16, family: Family) -> Result<Self> {
-        let open = || -> io::Result<Self> {
-            let on: c_int = 1;
-            let (domain, any) = match family {
-                Family::V4 => (libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                Family::V6 => (libc::AF_INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-            };
-            let fd = sys::socket(domain, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0)?;
-            match family {
-                Family::V4 => {
-                    sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_PKTINFO, &on)?;
-                    sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
-                }
-                Family::V6 => {
-                    sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_V6ONLY, &on)?;
-                    sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &on)?;
-                    sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
-                }
-            }
-            let (address, len) = sockaddr::encode(SocketAddr::new(any, port));
-            // SAFETY: `address` is a socket address of `len` bytes.
-            sys::check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
-            Ok(Self { fd, family })
+        let any = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        open().context(|| format!("bind UDP port {port} ({family})"))
+        Self::open(SocketAddr::new(any, port)).context(|| format!("bind UDP port {port} ({family})"))
+    }
+
+    /// Binds one address, which may come and go.
+    pub fn bind_to(address: SocketAddr) -> Result<Self> {
+        Self::open(address).context(|| format!("bind UDP {address}"))
+    }
+
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let (on, family): (c_int, _) = (1, Family::of(address.ip()));
+        let fd = sys::socket(sockaddr::domain(address), libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0)?;
+        let local = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+        match family {
+            _ if local.is_some() => sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &on)?,
+            Family::V4 => {
+                sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_PKTINFO, &on)?;
+                sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
+            }
+            Family::V6 => {
+                sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_V6ONLY, &on)?;
+                sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &on)?;
+                sys::set_option(fd.as_fd(), IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
+            }
+        }
+        sockaddr::bind(fd.as_fd(), address)?;
+        Ok(Self { fd, family, local })
     }
 
     /// The bound port.

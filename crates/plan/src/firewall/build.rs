@@ -8,6 +8,8 @@ use selvedge_model::Role;
 #[cfg(feature = "services")]
 use super::Serving;
 use super::{Chain, Match, Rule, Ruleset, Set, Verdict};
+#[cfg(feature = "dns")]
+use crate::facts::Backend;
 use crate::facts::{Datapath, Family};
 use crate::node::Node;
 use crate::plan::DEVICE;
@@ -19,10 +21,13 @@ pub(crate) fn ruleset(node: &Node<'_>) -> Ruleset {
     if node.serves() {
         builder.out.pods = node.pods.iter().copied().collect();
         builder.out.serving = Some(Serving::new(node, builder.out.ipv6));
+        builder.out.watch = node.facts.reports;
     }
     builder.arrival();
     builder.clamp();
     builder.input();
+    #[cfg(feature = "dns")]
+    builder.names();
     builder.forward();
     for family in Family::BOTH {
         builder.source(family);
@@ -95,6 +100,33 @@ impl Builder<'_> {
         if self.node.ends_tunnels() {
             for condition in [Match::UdpPort(500), Match::UdpPort(4500), Match::Esp] {
                 self.rule(Chain::Input, [condition], Verdict::Accept);
+            }
+        }
+    }
+
+    /// This node's pods and programs ask for names here, and nobody else does: an open resolver is a weapon.
+    #[cfg(feature = "dns")]
+    fn names(&mut self) {
+        for address in self.node.dns_addresses() {
+            let at = || Match::Destination(address.into());
+            for (matches, verdict) in [
+                // What this host sends to itself.
+                (vec![at(), Match::From("lo")], Verdict::Accept),
+                (vec![at(), Match::SourceIn(Set::Local)], Verdict::Accept),
+                (vec![at()], Verdict::Drop),
+            ] {
+                self.rule_for(address.into(), Chain::Input, &matches, verdict);
+            }
+            // A question and its answer are no connection worth an entry in a gateway's table. Kernels for iptables often
+            // cannot leave it out.
+            if self.node.facts.firewall == Backend::Nftables {
+                let asked = [at(), Match::UdpPort(53)];
+                let answered = [Match::Source(address.into()), Match::FromUdpPort(53)];
+                for (chain, matches) in
+                    [(Chain::Arrival, &asked), (Chain::Departure, &asked), (Chain::Departure, &answered)]
+                {
+                    self.rule_for(address.into(), chain, matches, Verdict::Untracked);
+                }
             }
         }
     }

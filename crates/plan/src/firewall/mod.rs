@@ -36,7 +36,14 @@ pub struct Ruleset {
     /// Services, if this node serves them.
     #[cfg(feature = "services")]
     pub serving: Option<Serving>,
+    /// Calls of Services without an answer, and answers that refuse them, are reported to [`REPORTS`].
+    #[cfg(feature = "services")]
+    pub watch: bool,
 }
+
+/// The group of `NFLOG` to which rules report.
+#[cfg(feature = "services")]
+pub const REPORTS: u16 = 24_095;
 
 /// A named set of networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +67,9 @@ pub enum Set {
 pub enum Chain {
     /// Every arriving packet, before connection tracking.
     Arrival,
+    /// Every packet of this host, before connection tracking.
+    #[cfg(feature = "dns")]
+    Departure,
     /// TCP options of forwarded packets.
     Clamp,
     /// Packets for this host.
@@ -104,6 +114,9 @@ pub enum Match {
     Esp,
     /// UDP to this port.
     UdpPort(u16),
+    /// UDP from this port.
+    #[cfg(feature = "dns")]
+    FromUdpPort(u16),
     /// First packet of a TCP connection, in either direction.
     TcpSyn,
     /// Of a known connection.
@@ -123,6 +136,9 @@ pub enum Match {
 pub enum Verdict {
     /// It passes.
     Accept,
+    /// Its connection is not tracked.
+    #[cfg(feature = "dns")]
+    Untracked,
     /// It is counted and dropped.
     Drop,
     /// Others decide.
@@ -150,6 +166,8 @@ impl Ruleset {
             pods: self.pods.clone(),
             #[cfg(feature = "services")]
             serving: self.serving.clone(),
+            #[cfg(feature = "services")]
+            watch: self.watch,
         }
     }
 

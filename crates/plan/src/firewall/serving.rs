@@ -133,7 +133,7 @@ impl Serving {
             node_port_addresses: config.services.node_port_addresses.iter().copied().collect(),
             ..Serving::default()
         };
-        let here = Here::new(config);
+        let here = Here::new(config, &node.facts.out);
         for service in config.services.list.iter().filter(|service| service.is_proxied()) {
             for port in service.ports.iter().filter(|port| port.port != 0) {
                 for family in families {
@@ -176,27 +176,28 @@ impl Serving {
 
     /// Whether new connections of this kind may go elsewhere than they did before.
     pub fn differs(&self, before: &Serving, protocol: Protocol) -> bool {
-        let of = |serving: &'_ Serving, frontend: &Frontend| {
-            let target = serving.frontends.get(frontend);
-            target.map(|t| (serving.group(&t.near).cloned(), serving.group(&t.far).cloned()))
-        };
         let all = self.frontends.keys().chain(before.frontends.keys()).filter(|f| f.protocol == protocol);
-        all.into_iter().any(|frontend| of(self, frontend) != of(before, frontend))
+        all.into_iter().any(|frontend| self.ends(frontend) != before.ends(frontend))
+    }
+
+    fn ends(&self, frontend: &Frontend) -> Option<[Option<&Group>; 2]> {
+        self.frontends.get(frontend).map(|target| [self.group(&target.near), self.group(&target.far)])
     }
 
     /// Whether a connection that goes on as it is never reaches anybody: its endpoint is none any more, or it was begun
     /// before there was one. `local`: the addresses of this node.
     pub fn is_stale(&self, before: &Serving, flow: &Flow, local: &BTreeSet<IpAddr>) -> bool {
-        let find = |serving: &'_ Serving| {
-            let (ip, port, protocol) = (flow.called.ip(), flow.called.port(), flow.protocol);
-            let at = |called| serving.frontends.get(&Frontend { called, protocol, port }).cloned();
-            at(Called::Address(ip)).or_else(|| local.contains(&ip).then(|| at(Called::Node(ip.into()))).flatten())
+        let (ip, port, protocol) = (flow.called.ip(), flow.called.port(), flow.protocol);
+        let at = |called| Frontend { called, protocol, port };
+        let node = local.contains(&ip).then_some(at(Called::Node(ip.into())));
+        let find = |serving: &Serving, ends: &dyn Fn([Option<&Group>; 2]) -> bool| {
+            let found = serving.ends(&at(Called::Address(ip))).or_else(|| serving.ends(&node?));
+            found.map(ends)
         };
-        match find(self) {
-            None => find(before).is_some(),
-            Some(target) => ![&target.near, &target.far].into_iter().any(|way| {
-                self.group(way).is_some_and(|group| group.endpoints.iter().any(|e| e.address == flow.answers))
-            }),
+        let answers = |group: &Group| group.endpoints.iter().any(|endpoint| endpoint.address == flow.answers);
+        match find(self, &|ends| ends.into_iter().flatten().any(answers)) {
+            None => find(before, &|_| true).is_some(),
+            Some(reached) => !reached,
         }
     }
 
@@ -227,7 +228,7 @@ impl Serving {
             affinity: service.affinity,
             why,
         };
-        let (chosen, why) = here.choose(&ready(&all), service.distribution);
+        let (chosen, why) = here.choose(&here.usable(&all, port.protocol), service.distribution);
         let near = if chosen.is_empty() {
             Way::Refuse
         } else {
@@ -239,7 +240,7 @@ impl Serving {
         let mut only_here = |groups: &mut BTreeMap<Arc<str>, Group>| {
             let way = local.get_or_insert_with(|| {
                 let on_node: Vec<&Endpoint> = all.iter().copied().filter(|e| here.is_node(e)).collect();
-                let found = ready(&on_node);
+                let found = here.usable(&on_node, port.protocol);
                 if found.is_empty() {
                     return if all.is_empty() { Way::Refuse } else { Way::Drop };
                 }
@@ -292,15 +293,26 @@ struct Here<'a> {
     config: &'a NodeConfig,
     /// Nodes of the same communities.
     neighbours: BTreeSet<&'a str>,
+    /// Endpoints that do not answer.
+    out: &'a BTreeSet<(IpAddr, Protocol, u16)>,
 }
 
 impl<'a> Here<'a> {
-    fn new(config: &'a NodeConfig) -> Self {
+    fn new(config: &'a NodeConfig, out: &'a BTreeSet<(IpAddr, Protocol, u16)>) -> Self {
         // An edge has tunnels to those it shares a community with, and to the connector.
         let cluster = config.name.split_once('.').map_or("", |(cluster, _)| cluster);
         let peers = config.peers.iter().filter(|peer| config.role == Role::Edge && peer.via == Via::Tunnel);
         let node = |name: &'a str| name.strip_prefix(cluster)?.strip_prefix('.').filter(|node| *node != "connector");
-        Here { config, neighbours: peers.filter_map(|peer| node(&peer.name)).collect() }
+        Here { config, neighbours: peers.filter_map(|peer| node(&peer.name)).collect(), out }
+    }
+
+    /// Those that are not out, unless all are: perhaps it is this node that cannot see them. Of these those that are
+    /// ready; without any, those that still answer while they end.
+    fn usable<'e>(&self, all: &[&'e Endpoint], protocol: Protocol) -> Vec<&'e Endpoint> {
+        let or_all = |some: Vec<&'e Endpoint>, all: &[&'e Endpoint]| if some.is_empty() { all.to_vec() } else { some };
+        let well = |e: &&Endpoint| !self.out.contains(&(e.address, protocol, e.port));
+        let well = or_all(all.iter().copied().filter(well).collect(), all);
+        or_all(well.iter().copied().filter(|e| !e.terminating).collect(), &well)
     }
 
     fn is_node(&self, endpoint: &Endpoint) -> bool {
@@ -333,12 +345,6 @@ impl<'a> Here<'a> {
         }
         (all.to_vec(), Why::All)
     }
-}
-
-/// Those that are ready; without any, those that still answer while they end.
-fn ready<'a>(endpoints: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
-    let ready: Vec<&Endpoint> = endpoints.iter().copied().filter(|e| !e.terminating).collect();
-    if ready.is_empty() { endpoints.to_vec() } else { ready }
 }
 
 /// In an order that does not depend on the configuration's, each once; weights have no common divisor.

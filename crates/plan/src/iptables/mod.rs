@@ -11,6 +11,8 @@
 mod save;
 #[cfg(feature = "services")]
 mod services;
+#[cfg(feature = "services")]
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -54,6 +56,9 @@ pub fn tables(ruleset: &Ruleset, family: Family) -> Tables {
     #[cfg(feature = "services")]
     if let Some(serving) = &ruleset.serving {
         services::add(&mut tables, serving, family, ruleset);
+        if ruleset.watch {
+            watch::add(&mut tables, family);
+        }
     }
     tables
 }
@@ -70,6 +75,8 @@ fn add(tables: &mut Tables, table: &'static str, chain: &str, rules: Vec<String>
 fn place(chain: Chain) -> (&'static str, &'static str) {
     match chain {
         Chain::Arrival => ("raw", "PREROUTING"),
+        #[cfg(feature = "dns")]
+        Chain::Departure => ("raw", "OUTPUT"),
         Chain::Clamp => ("mangle", "FORWARD"),
         Chain::Input => ("filter", "INPUT"),
         Chain::Forward => ("filter", "FORWARD"),
@@ -89,6 +96,8 @@ fn line(rule: &Rule, family: Family) -> String {
             Match::NotTo(link) => write!(head, "! -o {link} "),
             Match::Esp => write!(head, "-p esp "),
             Match::UdpPort(port) => write!(head, "-p udp -m udp --dport {port} "),
+            #[cfg(feature = "dns")]
+            Match::FromUdpPort(port) => write!(head, "-p udp -m udp --sport {port} "),
             Match::TcpSyn => write!(head, "-p tcp ").and(write!(tail, "-m tcp --tcp-flags SYN,RST SYN ")),
             Match::SourceIn(set) => write!(tail, "-m set --match-set {} src ", ipset::name(*set, family)),
             Match::DestinationIn(set) => write!(tail, "-m set --match-set {} dst ", ipset::name(*set, family)),
@@ -103,6 +112,8 @@ fn line(rule: &Rule, family: Family) -> String {
     }
     let target = match rule.verdict {
         Verdict::Accept | Verdict::Keep => "ACCEPT".to_owned(),
+        #[cfg(feature = "dns")]
+        Verdict::Untracked => "CT --notrack".into(),
         Verdict::Drop => "DROP".to_owned(),
         Verdict::Return => "RETURN".to_owned(),
         Verdict::TakeSource(address) => format!("SNAT --to-source {address}"),

@@ -28,6 +28,7 @@ pub fn update(before: &Ruleset, after: &Ruleset) -> Option<String> {
     let same = before.ipv6 == after.ipv6
         && before.sets == after.sets
         && before.chains == after.chains
+        && before.watch == after.watch
         && old.node_port_addresses == new.node_port_addresses;
     if !same {
         return None;
@@ -105,17 +106,14 @@ fn key(element: &str) -> &str {
 
 /// What the table has for Services besides base chains.
 pub(super) fn body(text: &mut impl Write, ruleset: &Ruleset, serving: &Serving) -> Result {
-    let mut parts = Parts::default();
+    // One after the other: all of them together are more text than a gateway should hold.
     for (name, group) in &serving.groups {
+        let mut parts = Parts::default();
         parts.add(name, group);
+        parts.sets.iter().try_for_each(|(name, lines)| block(text, "set", name, lines))?;
+        parts.chains.iter().try_for_each(|(name, rules)| block(text, "chain", name, rules))?;
     }
-    parts.chains.extend(gates(ruleset, serving));
-    for (name, lines) in &parts.sets {
-        block(text, "set", name, lines)?;
-    }
-    for (name, rules) in &parts.chains {
-        block(text, "chain", name, rules)?;
-    }
+    gates(ruleset, serving).iter().try_for_each(|(name, rules)| block(text, "chain", name, rules))?;
     let members = members(serving, None);
     let (mut called, mut here, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for family in families(ruleset) {

@@ -6,6 +6,8 @@
 mod api;
 mod finding;
 mod kernel;
+#[cfg(feature = "dns")]
+mod names;
 mod platform;
 mod running;
 mod sources;

@@ -31,7 +31,7 @@ pub(super) fn findings(
     let mut out = Vec::new();
     let status = match UnixStream::connect(options.status_socket()) {
         Ok(_) => {
-            let text = crate::ask(options, program)?;
+            let text = crate::ask(options, program, "status")?;
             let status: Result<Status> = crate::read_status(&text);
             Some(status?)
         }
@@ -64,6 +64,8 @@ pub(super) fn findings(
     let Some(status) = status else { return Ok(out) };
     #[cfg(feature = "api")]
     out.extend(status.source.as_ref().map(super::api::findings).unwrap_or_default());
+    #[cfg(feature = "dns")]
+    out.extend(status.dns.as_ref().map(super::names::findings).unwrap_or_default());
     for problem in &status.problems {
         out.push(Finding::new(Level::Fail, "problem", problem.clone()));
     }

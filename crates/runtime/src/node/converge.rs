@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use selvedge_linux::{file, sysctl};
+#[cfg(feature = "services")]
+use selvedge_model::ServiceMode;
 use selvedge_model::{FirewallBackend, NodeConfig};
 use selvedge_plan::firewall::Ruleset;
 use selvedge_plan::{Datapath, Facts, Path, Plan, diff, probes};
@@ -29,8 +31,12 @@ impl Node {
         let changed = self.through_gateway(config);
         #[cfg(feature = "gateway")]
         let config = changed.as_ref().unwrap_or(config);
+        #[cfg(feature = "services")]
+        self.listen_to_reports(config);
         let mut plan = Plan::new(config, &self.facts(config));
         self.notes = std::mem::take(&mut plan.notes);
+        #[cfg(feature = "services")]
+        self.notes.extend(self.no_reports.iter().cloned());
         match self.kernel.ensure_device(plan.device) {
             // A new device has addresses of its own.
             Ok(()) => problems.extend(self.kernel.refresh().err().map(|e| e.to_string())),
@@ -53,6 +59,13 @@ impl Node {
             }
         }
         self.write_rules(plan.ruleset, problems);
+        #[cfg(feature = "dns")]
+        {
+            let known = self.knows_services(config);
+            if let Err(error) = self.names.apply(config, &plan.dns, known) {
+                problems.push(error.to_string());
+            }
+        }
         if let (Some(dir), Some(cni)) = (&self.options.cni_dir, &plan.cni) {
             let written = std::fs::create_dir_all(dir).context(|| format!("create {}", dir.display())).and_then(|()| {
                 file::write(dir.join(&cni.name), cni.text.as_bytes(), 0o644).context(|| cni.name.clone())
@@ -118,6 +131,20 @@ impl Node {
         Ok(())
     }
 
+    /// Once, as soon as Services are served.
+    #[cfg(feature = "services")]
+    fn listen_to_reports(&mut self, config: &NodeConfig) {
+        if config.services.mode != ServiceMode::Kernel || self.watch.is_listening() || self.no_reports.is_some() {
+            return;
+        }
+        let Some((_, firewall)) = &self.firewall else { return };
+        let can = firewall.can_report().map_err(|why| why.to_string());
+        let listening = can.and_then(|()| self.watch.listen().map_err(|error| error.to_string()));
+        self.no_reports = listening
+            .err()
+            .map(|why| format!("endpoints that do not answer are found only where a Service asks for it: {why}"));
+    }
+
     #[cfg(feature = "services")]
     fn forget_rules(&mut self) {
         self.rules = Rules::default();
@@ -165,6 +192,10 @@ impl Node {
             bridge_netfilter: bridge_netfilter(),
             forward_drop: self.forward_drop,
             ipv6_off: kernel::ipv6_off().is_some(),
+            #[cfg(feature = "services")]
+            out: self.watch.health().out().clone(),
+            #[cfg(feature = "services")]
+            reports: self.watch.is_listening(),
         }
     }
 }

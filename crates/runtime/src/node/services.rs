@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use selvedge_linux::file;
+use selvedge_linux::{file, process};
 use selvedge_model::{NodeConfig, ServiceMode, ServiceSource};
 use selvedge_tunnel::Now;
 
@@ -41,11 +41,12 @@ impl Timing {
 
 /// Whether the configuration leaves it to this node to read Services.
 pub(super) fn wants(config: &NodeConfig) -> bool {
+    let names = cfg!(feature = "dns") && config.dns.is_some();
     #[cfg(feature = "gateway")]
     let gateway = config.gateway.is_some();
     #[cfg(not(feature = "gateway"))]
     let gateway = false;
-    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || gateway)
+    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names || gateway)
 }
 
 impl Node {
@@ -59,7 +60,7 @@ impl Node {
     pub(super) fn handle_view_timeout(&mut self, now: Now) {
         if self.view.view_at.take_if(|at| *at <= now.mono).is_some() {
             self.view.applying = Some(Instant::now());
-            self.take_services();
+            self.take_services(now);
         }
         if self.view.keep_at.is_some_and(|at| at <= now.mono) {
             self.keep_services(now);
@@ -76,6 +77,7 @@ impl Node {
             let next = self.view.kept_at.map_or(now.mono, |at| at + KEEP_PAUSE).max(now.mono);
             self.view.keep_at = self.view.keep_at.or(Some(next));
         }
+        process::give_memory_back();
     }
 
     pub(crate) fn reads_services(&self) -> bool {
@@ -90,14 +92,18 @@ impl Node {
     }
 
     /// Brings the Services of the configuration in force to what the API says.
-    fn take_services(&mut self) {
+    fn take_services(&mut self, now: Now) {
         let Some(loaded) = self.loaded.as_mut().filter(|loaded| wants(&loaded.config)) else { return };
         let services = &mut loaded.config.services;
         let Some(list) = self.desk.services(&services.cidrs) else { return };
         if services.list != list {
             log::debug!("{} Services", list.len());
             services.list = list;
+            #[cfg(feature = "services")]
+            self.watch.handle_services(now.mono, &loaded.config);
             self.dirty = true;
+            #[cfg(feature = "dns")]
+            self.names.services_changed();
         }
     }
 
