@@ -136,6 +136,8 @@ pub struct Status {
     /// What could not be done.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// The edge gateway, if there is one.
+    pub gateway: Option<GatewayStatus>,
     /// When the node's certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<u64>,
     /// What time it is.
@@ -197,6 +199,20 @@ pub struct Drops {
     pub reason: String,
     /// How many.
     pub packets: u64,
+}
+
+/// The edge gateway of a node.
+#[derive(Debug, Deserialize)]
+pub struct GatewayStatus {
+    /// Its listeners.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// A listener of an edge gateway.
+#[derive(Debug, Deserialize)]
+pub struct ListenerStatus {
+    /// Where it listens.
+    pub addresses: Vec<String>,
 }
 
 /// The configuration in force, and what was wrong with the newest one.

@@ -125,6 +125,7 @@ impl Operator {
             allocations: self.store.allocations()?,
             incumbents: previous.keys().cloned().collect(),
             complete: self.index.is_complete(),
+            ..Memory::default()
         };
         let compiled = compile(&state, &self.options, &memory);
         problems.extend(compiled.problems);

@@ -22,6 +22,8 @@ pub struct Secret {
     pub chain: Zeroizing<Vec<u8>>,
     /// Key `tls.key`.
     pub key: Zeroizing<Vec<u8>>,
+    /// Key `gateway.pem`, empty if there is none.
+    pub gateway: Zeroizing<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +56,8 @@ struct RawSecretData {
     authorities: Option<String>,
     #[serde(rename = "crl.pem")]
     revoked: Option<String>,
+    #[serde(rename = "gateway.pem")]
+    gateway: Option<String>,
     #[serde(rename = "tls.crt")]
     chain: Option<String>,
     #[serde(rename = "tls.key")]
@@ -101,7 +105,8 @@ impl Secret {
         if data.revoked.is_some() {
             authorities.extend_from_slice(&value("crl.pem", data.revoked)?);
         }
-        Ok(Secret { authorities, chain: value("tls.crt", data.chain)?, key: value("tls.key", data.key)? })
+        let gateway = if data.gateway.is_some() { value("gateway.pem", data.gateway)? } else { Zeroizing::default() };
+        Ok(Secret { authorities, chain: value("tls.crt", data.chain)?, key: value("tls.key", data.key)?, gateway })
     }
 }
 

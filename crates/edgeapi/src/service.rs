@@ -203,6 +203,9 @@ impl Object for Service {
         if let Some(balance) = spec.balance {
             word("balance", spelt(&Balance::WORDS, balance));
         }
+        if let Some(by) = &spec.per_request {
+            word("per-request", by);
+        }
         if let Some(health) = &spec.health {
             word("health", &health.to_string());
         }
@@ -240,6 +243,9 @@ impl Object for Service {
                 ("affinity", seconds) => spec.affinity = Some(seconds.parse().ok()?),
                 ("distribution", word) => spec.distribution = Some(meant(&Distribution::WORDS, word)?),
                 ("balance", word) => spec.balance = Some(meant(&Balance::WORDS, word)?),
+                ("per-request", by) => {
+                    spec.per_request = Some(by.to_owned()).filter(|by| selvedge_model::Service::is_per_request(by))
+                }
                 ("health", text) => spec.health = Some(HealthCheck::parse(text)?),
                 ("weights", text) => {
                     let one = |text: &str| {
@@ -304,7 +310,9 @@ impl Service {
             Some(Ok(distribution)) => self.spec.distribution = Some(distribution),
             Some(Err(message)) => self.ignore(field("distribution"), message),
         }
-        match annotations.balance.as_deref().map(|text| understood(&Balance::WORDS, text)) {
+        let balance = annotations.balance.as_deref().map(str::trim);
+        self.spec.per_request = balance.filter(|text| selvedge_model::Service::is_per_request(text)).map(str::to_owned);
+        match balance.filter(|_| self.spec.per_request.is_none()).map(|text| understood(&Balance::WORDS, text)) {
             None => {}
             Some(Ok(balance)) => self.spec.balance = Some(balance),
             Some(Err(message)) => self.ignore(field("balance"), message),

@@ -39,6 +39,10 @@ pub struct NodeConfig {
     pub firewall: FirewallBackend,
     /// This node pays for every byte: all its tunnels keep as quiet as they can.
     pub metered: bool,
+    /// What the edge gateway serves; absent where there is none.
+    #[cfg(feature = "gateway")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub gateway: Option<crate::gateway::Gateway>,
 }
 
 /// What a node does in the fabric.

@@ -51,6 +51,8 @@ impl NodeConfig {
             datapath: word_or_default(&root, "datapath", &DATAPATHS)?,
             firewall: word_or_default(&root, "firewall", &FIREWALLS)?,
             metered: flag(&root, "metered")?,
+            #[cfg(feature = "gateway")]
+            gateway: root.optional("gateway")?.as_ref().map(crate::gateway::gateway).transpose()?,
         };
         validate::check(&config)?;
         Ok(config)

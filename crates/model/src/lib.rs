@@ -9,6 +9,8 @@
 mod config;
 mod decode;
 mod dns;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod reader;
 mod services;
 mod syntax;

@@ -116,6 +116,10 @@ pub struct Service {
     /// How an endpoint is chosen, if it says.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub balance: Option<Balance>,
+    /// What of each HTTP request chooses its endpoint: `header:NAME` or `cookie:NAME`, which only the edge gateway of the
+    /// node can see; so it goes through that.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub per_request: Option<String>,
     /// How endpoints are to be asked whether they are well; `None`: not at all.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub health: Option<HealthCheck>,
@@ -242,6 +246,15 @@ impl Service {
     /// Whether names lead to its endpoints.
     pub fn is_headless(&self) -> bool {
         self.cluster_ips.is_empty() && self.external_name.is_none()
+    }
+}
+
+impl Service {
+    /// Whether this is what a request can be balanced by: `header:` or `cookie:`, and a name.
+    pub fn is_per_request(text: &str) -> bool {
+        let name = text.strip_prefix("header:").or_else(|| text.strip_prefix("cookie:"));
+        let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        name.is_some_and(|name| !name.is_empty() && name.len() <= 64 && name.bytes().all(token))
     }
 }
 

@@ -9,6 +9,8 @@ mod dns;
 mod doctor;
 mod error;
 mod firewall;
+#[cfg(feature = "gateway")]
+mod gateway;
 #[cfg(feature = "services")]
 mod health;
 mod kernel;

@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) options: Options,
     #[cfg(feature = "api")]
     pub(crate) desk: Desk,
+    #[cfg(feature = "gateway")]
+    pub(crate) gateway: crate::gateway::Gateway,
     program: PathBuf,
     /// What this program may still do, in words.
     pub(crate) confinement: String,
@@ -104,6 +106,8 @@ impl Node {
         Ok(Node {
             #[cfg(feature = "api")]
             desk: source::start(&options)?,
+            #[cfg(feature = "gateway")]
+            gateway: crate::gateway::Gateway::default(),
             options,
             program,
             confinement,
@@ -345,6 +349,10 @@ impl Node {
         let Some(loaded) = self.loaded.take() else { return };
         let mut problems = Vec::new();
         self.converge(&loaded.config, &mut problems);
+        #[cfg(feature = "gateway")]
+        if let Err(error) = self.serve_gateway(&loaded) {
+            problems.push(error.to_string());
+        }
         self.loaded = Some(loaded);
         // Many steps fail for one reason.
         problems.dedup();
@@ -359,6 +367,24 @@ impl Node {
         // What happens in between does not put off the next attempt.
         self.apply_at = Some(self.apply_at.unwrap_or(Duration::MAX).min(now.mono + pause));
         self.problems = problems;
+    }
+
+    /// Brings the edge gateway to the configuration. Who delivers no certificates leaves them to a file.
+    #[cfg(feature = "gateway")]
+    fn serve_gateway(&mut self, loaded: &Loaded) -> Result<()> {
+        let local = match loaded.gateway.is_empty() && loaded.config.gateway.is_some() {
+            true => source::read_gateway(&self.options.credentials)?,
+            false => Default::default(),
+        };
+        let pem = if loaded.gateway.is_empty() { &local } else { &loaded.gateway };
+        self.gateway.set(&loaded.config, pem, self.gateway_serves(&loaded.config))
+    }
+
+    /// Whether Services can go through the edge gateway: this node has the address for it.
+    #[cfg(feature = "gateway")]
+    fn gateway_serves(&self, config: &NodeConfig) -> bool {
+        let here = |(_, net): &(String, ipnet::IpNet)| net.addr() == crate::gateway::services::ADDRESS;
+        config.services.mode != selvedge_model::ServiceMode::Off && self.kernel.addresses().iter().any(here)
     }
 
     /// Whether the Services of the configuration in force are those of the cluster.

@@ -318,6 +318,8 @@ impl Files {
         let within = source::CREDENTIAL_FILES.iter();
         #[cfg(feature = "crl")]
         let within = within.chain([&source::REVOKED]);
+        #[cfg(feature = "gateway")]
+        let within = within.chain([&source::GATEWAY]);
         let within = within.map(|name| options.credentials.join(name));
         let places: Vec<PathBuf> =
             [options.config.clone(), options.credentials.clone()].into_iter().chain(within).collect();

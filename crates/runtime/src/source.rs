@@ -49,6 +49,9 @@ pub(crate) struct Loaded {
     pub(crate) source: &'static str,
     text: String,
     pem: Option<Pem>,
+    /// What `gateway.pem` holds.
+    #[cfg(feature = "gateway")]
+    pub(crate) gateway: Zeroizing<Vec<u8>>,
 }
 
 /// The three files of a credentials folder. Revocation lists follow the authorities.
@@ -58,6 +61,9 @@ pub(crate) struct Pem {
     pub(crate) ca: Vec<u8>,
     pub(crate) chain: Vec<u8>,
     pub(crate) key: Zeroizing<Vec<u8>>,
+    /// What `gateway.pem` holds, where it comes with them.
+    #[cfg(all(feature = "api", feature = "gateway"))]
+    pub(crate) gateway: Zeroizing<Vec<u8>>,
 }
 
 /// In a folder of credentials.
@@ -66,6 +72,10 @@ pub(crate) const CREDENTIAL_FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 /// Beside them if anything was revoked.
 #[cfg(feature = "crl")]
 pub(crate) const REVOKED: &str = "crl.pem";
+
+/// Beside them if the edge gateway has certificates: a section for each, begun by a line with `# ` and its name.
+#[cfg(feature = "gateway")]
+pub(crate) const GATEWAY: &str = "gateway.pem";
 
 /// More than any certificate chain, key or revocation list needs.
 const MAX_CREDENTIAL_BYTES: u64 = 1 << 20;
@@ -76,7 +86,17 @@ impl Loaded {
     pub(crate) fn new(config: NodeConfig, text: String, pem: Option<Pem>, source: &'static str) -> Result<Loaded> {
         let credentials = pem.as_ref().map(|pem| Credentials::from_pem(&pem.chain, &pem.key, &pem.ca));
         let credentials = credentials.transpose().context(|| format!("credentials from {source}"))?;
-        Ok(Loaded { config, credentials, source, text, pem })
+        #[cfg(feature = "gateway")]
+        let gateway = pem.as_ref().map(|pem| pem.gateway.clone()).unwrap_or_default();
+        Ok(Loaded {
+            config,
+            credentials,
+            source,
+            text,
+            pem,
+            #[cfg(feature = "gateway")]
+            gateway,
+        })
     }
 
     /// The same for the program that reads what was delivered, as text.
@@ -87,6 +107,10 @@ impl Loaded {
 
     /// True if nothing that matters differs.
     pub(crate) fn same_as(&self, other: &Loaded) -> bool {
+        #[cfg(feature = "gateway")]
+        if self.gateway != other.gateway {
+            return false;
+        }
         self.text == other.text && self.pem == other.pem
     }
 
@@ -99,6 +123,11 @@ impl Loaded {
             for (name, content) in CREDENTIAL_FILES.iter().zip([&pem.ca, &pem.chain, &*pem.key]) {
                 file::write(tls.join(name), content, 0o600).context(|| format!("keep {name}"))?;
             }
+        }
+        #[cfg(feature = "gateway")]
+        if !self.gateway.is_empty() || tls.join(GATEWAY).exists() {
+            private_dir(&tls)?;
+            file::write(tls.join(GATEWAY), &self.gateway, 0o600).context(|| format!("keep {GATEWAY}"))?;
         }
         file::write(options.state_dir.join("config.json"), self.text.as_bytes(), 0o600)
             .context(|| "keep the configuration".to_owned())?;
@@ -201,12 +230,32 @@ pub(crate) fn needs_credentials(config: &NodeConfig) -> bool {
 
 fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Result<Loaded> {
     let (config, text) = read_config(config_path)?;
-    if !config.peers.iter().any(|p| p.via == Via::Tunnel) && !credentials_path.exists() {
-        return Ok(Loaded { config, credentials: None, source, text, pem: None });
-    }
     let read = |name: &str| read_bounded(&credentials_path.join(name), MAX_CREDENTIAL_BYTES);
     let [ca, chain, key] = CREDENTIAL_FILES;
-    let pem = Pem { ca: read(ca)?, chain: read(chain)?, key: Zeroizing::new(read(key)?) };
+    #[cfg(feature = "gateway")]
+    let gateway = read_gateway(credentials_path)?;
+    #[cfg(feature = "gateway")]
+    let needless = !credentials_path.join(ca).exists();
+    #[cfg(not(feature = "gateway"))]
+    let needless = !credentials_path.exists();
+    if !config.peers.iter().any(|p| p.via == Via::Tunnel) && needless {
+        return Ok(Loaded {
+            config,
+            credentials: None,
+            source,
+            text,
+            pem: None,
+            #[cfg(feature = "gateway")]
+            gateway,
+        });
+    }
+    let pem = Pem {
+        ca: read(ca)?,
+        chain: read(chain)?,
+        key: Zeroizing::new(read(key)?),
+        #[cfg(all(feature = "api", feature = "gateway"))]
+        gateway: gateway.clone(),
+    };
     #[cfg(feature = "crl")]
     let pem = match credentials_path.join(REVOKED).exists() {
         true => Pem { ca: [pem.ca, read(REVOKED)?].concat(), ..pem },
@@ -214,7 +263,22 @@ fn load(config_path: &Path, credentials_path: &Path, source: &'static str) -> Re
     };
     let credentials = Credentials::from_pem(&pem.chain, &pem.key, &pem.ca)
         .context(|| format!("credentials in {}", credentials_path.display()))?;
-    Ok(Loaded { config, credentials: Some(credentials), source, text, pem: Some(pem) })
+    Ok(Loaded {
+        config,
+        credentials: Some(credentials),
+        source,
+        text,
+        pem: Some(pem),
+        #[cfg(feature = "gateway")]
+        gateway,
+    })
+}
+
+/// What `gateway.pem` in a folder holds; nothing if there is none.
+#[cfg(feature = "gateway")]
+pub(crate) fn read_gateway(folder: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let path = folder.join(GATEWAY);
+    if path.exists() { read_bounded(&path, MAX_CREDENTIAL_BYTES).map(Zeroizing::new) } else { Ok(Zeroizing::default()) }
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {

@@ -45,9 +45,59 @@ pub struct Status {
     pub notes: Vec<String>,
     /// Packets dropped for a reason that concerns no single peer.
     pub drops: Vec<Drops>,
+    /// The edge gateway, if there is one.
+    #[cfg(feature = "gateway")]
+    pub gateway: Option<GatewayStatus>,
     /// Endpoints of Services that do not answer, or may not.
     #[cfg(feature = "services")]
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// The edge gateway.
+#[cfg(feature = "gateway")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Its listeners.
+    pub listeners: Vec<ListenerStatus>,
+    /// Connections from outside that there are now.
+    pub connections: u32,
+    /// Endpoints that could not be reached, and for how many seconds yet they are left alone.
+    #[serde(rename = "leftAlone")]
+    pub left_alone: Vec<LeftAlone>,
+    /// What does not work.
+    pub problems: Vec<String>,
+}
+
+/// A listener of the edge gateway.
+#[cfg(feature = "gateway")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// As configured.
+    pub name: String,
+    /// `http`, `https`, `tls`, `tlsTerminate`, `tcp` or `udp`.
+    pub protocol: String,
+    /// Addresses and port it listens on.
+    pub addresses: Vec<String>,
+    /// Connections there were, or sessions of datagrams.
+    pub connections: u32,
+    /// Requests there were.
+    pub requests: u32,
+    /// Requests that met no rule.
+    pub unrouted: u32,
+    /// Requests and connections for which no endpoint could be had.
+    pub failed: u32,
+    /// Connections that broke the rules of TLS or HTTP, or were too many.
+    pub refused: u32,
+}
+
+/// An endpoint that could not be reached.
+#[cfg(feature = "gateway")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Address and port.
+    pub endpoint: String,
+    /// For how long yet.
+    pub seconds: u64,
 }
 
 /// The configuration in force, and what is wrong with the newer one, if any.

@@ -25,6 +25,8 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         },
         #[cfg(feature = "api")]
         source: source(node),
+        #[cfg(feature = "gateway")]
+        gateway: gateway(node),
         #[cfg(feature = "services")]
         endpoints: node.watch.report(now.mono),
         #[cfg(feature = "dns")]
@@ -72,6 +74,36 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
         }
     }
     status
+}
+
+#[cfg(feature = "gateway")]
+fn gateway(node: &Node) -> Option<crate::status::GatewayStatus> {
+    use crate::status::{GatewayStatus, LeftAlone, ListenerStatus};
+    let report = node.gateway.report()?;
+    let listeners = node.gateway.section().listeners.iter().map(|listener| {
+        let counters = report.counters.get(&listener.name).copied().unwrap_or_default();
+        let bound = report.bound.iter().filter(|(name, _)| *name == listener.name);
+        ListenerStatus {
+            name: listener.name.clone(),
+            protocol: listener.protocol.name().to_owned(),
+            addresses: bound.map(|(_, address)| address.to_string()).collect(),
+            connections: counters.connections,
+            requests: counters.requests,
+            unrouted: counters.unrouted,
+            failed: counters.failed,
+            refused: counters.refused,
+        }
+    });
+    let left_alone = report.left_alone.iter().map(|(endpoint, until)| LeftAlone {
+        endpoint: endpoint.to_string(),
+        seconds: until.saturating_duration_since(std::time::Instant::now()).as_secs(),
+    });
+    Some(GatewayStatus {
+        listeners: listeners.collect(),
+        connections: report.connections,
+        left_alone: left_alone.filter(|endpoint| endpoint.seconds > 0).collect(),
+        problems: report.problems.clone(),
+    })
 }
 
 #[cfg(feature = "api")]

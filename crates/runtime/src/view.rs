@@ -84,6 +84,10 @@ pub fn human(status: &Status) -> String {
         "dropped",
         status.drops.iter().filter(|d| d.packets > 0).map(|d| format!("{} packets: {}", d.packets, d.reason)),
     );
+    #[cfg(feature = "gateway")]
+    if let Some(status) = &status.gateway {
+        gateway(&mut out, status);
+    }
     #[cfg(feature = "services")]
     endpoints(&mut out, &status.endpoints);
     section(&mut out, "kernel", status.kernel.iter().cloned());
@@ -145,6 +149,29 @@ fn source(source: &SourceStatus) -> String {
     };
     let read = source.read_seconds_ago.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)));
     format!("{} at {}{reach}, read {read}", source.kind, source.server)
+}
+
+/// What the edge gateway serves.
+#[cfg(feature = "gateway")]
+pub(crate) fn gateway(out: &mut String, status: &crate::status::GatewayStatus) {
+    let lines = status.listeners.iter().map(|l| {
+        let addresses = if l.addresses.is_empty() { "nowhere".to_owned() } else { l.addresses.join(" ") };
+        let counts = [
+            (l.connections, "connections"),
+            (l.requests, "requests"),
+            (l.unrouted, "without a route"),
+            (l.failed, "without an endpoint"),
+            (l.refused, "refused"),
+        ];
+        let counts: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+        format!("{} ({}) at {addresses}{counts}", l.name, l.protocol)
+    });
+    let alone =
+        status.left_alone.iter().map(|e| format!("{} did not answer: left alone for {} s", e.endpoint, e.seconds));
+    let problems = status.problems.iter().map(|problem| format!("PROBLEM: {problem}"));
+    section(out, "gateway", lines.chain(alone).chain(problems));
 }
 
 fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {

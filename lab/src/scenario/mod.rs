@@ -7,6 +7,7 @@ mod clock;
 mod configuration;
 mod credentials;
 mod flash;
+mod gateway;
 mod health;
 mod leaks;
 mod membership;
@@ -45,6 +46,7 @@ const ALL: &[Scenario] = &[
     Scenario { name: "enrolment", what: "a device enrols and follows the operator", run: authority::enrolled },
     Scenario { name: "clock", what: "clocks are not set", run: clock::unset },
     Scenario { name: "community-changed", what: "an edge leaves and returns", run: membership::community_changed },
+    Scenario { name: "gateway", what: "an edge lets clients from outside in", run: gateway::run },
     Scenario { name: "foreign-source", what: "foreign sources in a tunnel", run: leaks::foreign_source },
     Scenario { name: "tunnel-down", what: "nothing leaves in clear", run: leaks::tunnel_down },
     Scenario { name: "address-changed", what: "addresses change", run: addresses::changed },

@@ -12,6 +12,7 @@ mod community;
 mod crds;
 mod dns;
 mod fields;
+mod gateway;
 mod kubernetes;
 mod outpost;
 mod schema;
@@ -34,6 +35,7 @@ pub(crate) use cluster::{AgentsStatus, CERTIFICATE_DAYS, ClusterSpec, ClusterSta
 pub(crate) use community::{CommunitySpec, CommunityStatus};
 pub(crate) use crds::definitions;
 pub(crate) use fields::{dns_subdomain, is_dns_label};
+pub(crate) use gateway::{GatewayKind, GatewayObject};
 pub(crate) use kubernetes::Node;
 pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
@@ -98,6 +100,7 @@ pub(crate) enum Content {
     /// `None`: it belongs to no Service.
     EndpointSlice(Option<EndpointSlice>),
     Block(Block),
+    Gateway(Box<GatewayObject>),
 }
 
 /// What is wrong in an object: `spec.podCIDRs[0]` and words.
@@ -124,8 +127,14 @@ pub(crate) fn name(value: &Value) -> ObjectRef {
     };
     match reference.kind.as_str() {
         "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
-        "Node" | "Cluster" | "Community" | "Outpost" | "IPAMBlock" => reference.namespace.clear(),
+        "Node" | "Cluster" | "Community" | "Outpost" | "IPAMBlock" | "GatewayClass" => reference.namespace.clear(),
         _ => {}
+    }
+    if let Some(kind) = GatewayKind::of(&text("/apiVersion"), &reference.kind) {
+        reference.kind = kind.title().to_owned();
+        if reference.namespace.is_empty() && kind != GatewayKind::GatewayClass {
+            reference.namespace = "default".to_owned();
+        }
     }
     reference
 }
@@ -157,7 +166,10 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
         (version, "EndpointSlice") => {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not discovery.k8s.io/v1")));
         }
-        _ => return Ok(None),
+        (version, kind) => match GatewayKind::of(version, kind) {
+            Some(kind) => Content::Gateway(Box::new(gateway::object(kind, value)?)),
+            None => return Ok(None),
+        },
     };
     let name = header.metadata.and_then(|m| m.name).unwrap_or_default();
     fields::dns_subdomain(&name).map_err(|problem| FieldError::new("metadata.name", problem))?;

@@ -14,7 +14,7 @@ use serde_json::json;
 use tracing::{debug, error, info, warn};
 
 use super::render::MANAGER;
-use crate::api::{API_VERSION, ObjectRef};
+use crate::api::{API_VERSION, GatewayKind, ObjectRef};
 use crate::core::{Problem, Severity, digest};
 use crate::index::Objects;
 use crate::telemetry::words;
@@ -71,8 +71,12 @@ fn event(
     let api_version = match of.as_str() {
         "Node" | "Service" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
-        _ => API_VERSION,
+        _ => match GatewayKind::titled(&of) {
+            Some(kind) => &format!("{}/{}", kind.group(), kind.version()),
+            None => API_VERSION,
+        },
     };
+    let of = GatewayKind::titled(&of).map_or(of, |kind| kind.name().to_owned());
     let identity = digest(format!("{} {reason} {message}", seen.identity.uid).as_bytes()).to_string();
     Some(Event {
         metadata: ObjectMeta {

@@ -12,6 +12,7 @@ pub(crate) mod agents;
 mod credentials;
 mod events;
 mod failure;
+mod gateways;
 mod ip_pools;
 mod ledger;
 mod pass;
@@ -37,6 +38,7 @@ use tracing::{error, info};
 use self::agents::Wanted;
 use self::credentials::Keys;
 use self::events::Told;
+use self::gateways::EdgeGateways;
 use self::plan::{Checks, Made};
 use self::stored::Stored;
 use crate::core::fleet::Report;
@@ -90,6 +92,7 @@ pub(crate) struct Controller {
     keys: Option<Keys>,
     checks: Checks,
     made: Made,
+    gateways: EdgeGateways,
     told: Told,
     /// Those of Calico that were made last.
     ip_pools: Option<BTreeMap<String, IpPool>>,
@@ -155,6 +158,7 @@ impl Controller {
             keys: None,
             checks: Checks::default(),
             made: Made::default(),
+            gateways: EdgeGateways::default(),
             told: Told::default(),
             ip_pools: None,
             refusals: BTreeMap::new(),
@@ -214,6 +218,7 @@ impl Controller {
         self.stored = None;
         self.keys = None;
         self.ip_pools = None;
+        self.gateways.forget();
         if !us {
             // What it would answer may be old by now.
             if let Some(server) = &self.around.server {

@@ -62,8 +62,14 @@ impl Controller {
             allocations: stored.value.clone(),
             incumbents: self.written.configs.iter().map(|((_, node), _)| node.clone()).collect(),
             complete: self.objects.shows_all_nodes(),
+            certificates: self.gateways.certificates.clone(),
         };
-        let compiled = compile(&state, &self.around.options, &memory);
+        let mut compiled = compile(&state, &self.around.options, &memory);
+        let named = compiled.output.as_ref().map(|output| output.gateways().named.clone()).unwrap_or_default();
+        if bounded(self.gateways.read(&client, named)).await? {
+            let memory = Memory { certificates: self.gateways.certificates.clone(), ..memory };
+            compiled = compile(&state, &self.around.options, &memory);
+        }
         problems.extend(compiled.problems);
         let output = compiled.output;
         let mut plan = Plan::default();
@@ -92,6 +98,7 @@ impl Controller {
         drop(wanting);
         let written = self.write(plan.actions, output.as_ref(), spent).await;
         let success = self.keep_untranslated(output.as_ref()).await && written;
+        let success = self.equip_gateways(output.as_ref()).await && success;
         let refused = self.refusals.iter().filter_map(|(node, message)| {
             let reference = &self.objects.node(node)?.reference;
             Some(Problem::error(reference, "", message.clone()))
@@ -104,11 +111,13 @@ impl Controller {
         problems.sort();
         self.measure(output.as_ref(), &problems, plan.longest, plan.renewal);
         let said = self.say(output.as_ref(), &problems).await;
+        let said = self.say_gateways(output.as_ref()).await && said;
+        let renewal = plan.renewal.into_iter().chain(self.gateways.look_again(SystemTime::now())).min();
         self.equip(output.as_ref());
         if let Some(output) = &output {
             self.publish(output)?;
         }
-        Ok(Outcome { success: success && said, renewal: plan.renewal })
+        Ok(Outcome { success: success && said, renewal })
     }
 
     /// Whether Calico has the pools it should.

@@ -51,7 +51,7 @@ impl Controller {
         for (update, result) in results {
             self.around.metrics.written("status", Verb::Apply, result.is_ok());
             match result {
-                Ok(()) => self.objects.set_status(update.kind, &update.name, update.status),
+                Ok(()) => self.objects.set_status(update.kind, "", &update.name, update.status),
                 Err(e) => {
                     warn!("{e}");
                     success = false;

@@ -14,6 +14,7 @@ use super::allocator::Allocations;
 use super::communities::{self, Joined};
 use super::digest::{Digest, digest_all, digest_json};
 use super::fabric::Fabric;
+use super::gateway::{self, Certificates, Gateways};
 use super::ip_pools::{self, IpPool};
 use super::problem::Problem;
 use super::services;
@@ -31,6 +32,8 @@ pub(crate) struct Memory {
     pub(crate) incumbents: BTreeSet<String>,
     /// Whether the state is whole; if not, a node that is missing in it keeps what it has.
     pub(crate) complete: bool,
+    /// What is in the Secrets that edge gateways name.
+    pub(crate) certificates: Certificates,
 }
 
 /// What the person who started the operator says.
@@ -63,7 +66,7 @@ pub(crate) struct Output<'a> {
     pub(crate) communities: BTreeMap<String, usize>,
     /// What Calico must know not to translate addresses towards, by name.
     pub(crate) ip_pools: BTreeMap<String, IpPool>,
-    /// Whether any configuration says what the Services are.
+    /// Whether any configuration, or any status, says what the Services are.
     pub(crate) tells_services: bool,
     compiler: Compiler<'a>,
 }
@@ -103,7 +106,6 @@ pub(crate) fn compile<'a>(state: &'a ClusterState, options: &Options, memory: &M
     fabric.check_others(state, &admission.claims, &mut problems);
     let joined = communities::join(&fabric, state, &admission, &mut problems);
     let services = services::list(&fabric, state, &mut problems);
-    problems.sort();
     let source = match fabric.spec.services.source {
         ServicesFrom::Auto => options.services,
         ServicesFrom::Config => ServiceSource::Config,
@@ -111,7 +113,11 @@ pub(crate) fn compile<'a>(state: &'a ClusterState, options: &Options, memory: &M
     };
     let ip_pools = ip_pools::list(&fabric, state, &admission);
     let communities = joined.communities.iter().map(|(name, members)| ((*name).to_owned(), members.len())).collect();
-    let compiler = Compiler { fabric, admission, joined, services, source };
+    let labelled = admission.members.iter().map(|(name, member)| (*name, member.node)).collect();
+    let gateways = gateway::compile(state, &labelled, &services, &memory.certificates);
+    problems.extend(gateways.problems(state));
+    problems.sort();
+    let compiler = Compiler { fabric, admission, joined, services, source, gateways };
     let nodes = compiler.outlines();
     let spec = compiler.fabric.spec;
     let name = |node: &String| match nodes.get(node.as_str()) {
@@ -127,7 +133,8 @@ pub(crate) fn compile<'a>(state: &'a ClusterState, options: &Options, memory: &M
         cluster: compiler.fabric.name.to_owned(),
         certificate_days: spec.certificate_days,
         authority,
-        tells_services: compiler.admission.members.values().any(|member| compiler.tells_services(member)),
+        tells_services: !state.gateways.is_empty()
+            || compiler.admission.members.values().any(|member| compiler.tells_services(member)),
         nodes,
         allocations,
         communities,
@@ -141,6 +148,11 @@ impl<'a> Output<'a> {
     /// The configuration of a node; its generation is 0.
     pub(crate) fn config(&self, node: &str) -> Option<NodeConfig> {
         self.compiler.admission.members.get(node).map(|member| self.compiler.config(member))
+    }
+
+    /// The edge gateways, and what is to be said about them.
+    pub(crate) fn gateways(&self) -> &Gateways {
+        &self.compiler.gateways
     }
 
     /// All of them, one after the other.
@@ -172,6 +184,7 @@ struct Compiler<'a> {
     joined: Joined<'a>,
     services: Vec<Service>,
     source: ServiceSource,
+    gateways: Gateways,
 }
 
 impl<'a> Compiler<'a> {
@@ -199,11 +212,13 @@ impl<'a> Compiler<'a> {
 
     /// The configuration without what it has in common with others: edges as peers, their networks, and Services.
     fn own(&self, member: &Member<'_>) -> NodeConfig {
-        match member.role {
+        let mut config = match member.role {
             Role::Edge => self.edge(member),
             Role::Connector => self.connector(member),
             Role::Cloud => self.cloud(member),
-        }
+        };
+        self.gateways.equip(&mut config, &self.services);
+        config
     }
 
     /// What several nodes have in common is looked at once.
@@ -231,7 +246,10 @@ impl<'a> Compiler<'a> {
                 Role::Cloud => parts.push(networks),
             }
             parts.extend(self.tells_services(member).then_some(services));
-            let asks_api = self.needs_services(member) == Some(ServiceSource::Api);
+            let asks_api = match self.needs_services(member) {
+                Some(source) => source == ServiceSource::Api,
+                None => own.gateway.is_some() && own.services.source == ServiceSource::Api,
+            };
             Outline { name: own.name, role: own.role, pod_cidrs: own.pod_cidrs, asks_api, input: digest_all(&parts) }
         };
         self.admission.members.iter().map(|(name, member)| (*name, outline(member))).collect()
@@ -343,6 +361,7 @@ impl<'a> Compiler<'a> {
             datapath: member.node.datapath.unwrap_or(spec.datapath),
             firewall: member.node.firewall.unwrap_or(spec.firewall),
             metered: member.node.metered,
+            gateway: None,
         }
     }
 

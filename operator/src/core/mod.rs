@@ -12,6 +12,7 @@ mod compile;
 mod digest;
 mod fabric;
 pub(crate) mod fleet;
+pub(crate) mod gateway;
 mod ip_pools;
 pub(crate) mod issued;
 mod networks;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use selvedge_edgeapi::{EndpointSlice, Service};
 
-use crate::api::{Block, ClusterSpec, CommunitySpec, Content, Node, Object, ObjectRef};
+use crate::api::{Block, ClusterSpec, CommunitySpec, Content, GatewayKind, GatewayObject, Node, Object, ObjectRef};
 
 /// Every object that matters, by name or by namespace and name.
 #[derive(Default)]
@@ -12,6 +12,8 @@ pub(crate) struct ClusterState {
     pub(crate) nodes: BTreeMap<String, Object<Node>>,
     pub(crate) services: BTreeMap<(String, String), Object<Service>>,
     pub(crate) slices: BTreeMap<(String, String), Object<EndpointSlice>>,
+    /// What the edge gateway is made of, by kind, namespace and name.
+    pub(crate) gateways: BTreeMap<(GatewayKind, String, String), Object<GatewayObject>>,
     /// Of Calico's IPAM.
     pub(crate) blocks: BTreeMap<String, Object<Block>>,
 }
@@ -30,6 +32,10 @@ impl ClusterState {
             Content::EndpointSlice(Some(value)) => put(&mut self.slices, namespaced, reference, value),
             // Of no use, and no harm if there are two.
             Content::Service(None) | Content::EndpointSlice(None) => Ok(()),
+            Content::Gateway(value) => {
+                let key = (value.kind, namespaced.0, namespaced.1);
+                put(&mut self.gateways, key, reference, *value)
+            }
             Content::Block(value) => put(&mut self.blocks, name, reference, value),
         }
     }

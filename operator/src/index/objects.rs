@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::listing::{Change, Key, Listing};
-use crate::api::{self, ClusterSpec, Content, FieldError, Node, Object, ObjectRef, PodNetworks};
+use crate::api::{self, ClusterSpec, Content, FieldError, GatewayKind, Node, Object, ObjectRef, PodNetworks};
 use crate::core::{ClusterState, Problem};
 
 /// The kinds that the operator reads. Of a Node and an Outpost with one name the Node, which is first, is in force.
@@ -22,11 +22,17 @@ pub(crate) enum Kind {
     EndpointSlice,
     /// Of Calico's IPAM.
     Block,
+    /// What the edge gateway is made of.
+    Gateway(GatewayKind),
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 7] =
+    const FEW: [Kind; 7] =
         [Kind::Cluster, Kind::Community, Kind::Node, Kind::Outpost, Kind::Service, Kind::EndpointSlice, Kind::Block];
+
+    pub(crate) fn all() -> impl Iterator<Item = Kind> {
+        Kind::FEW.into_iter().chain(GatewayKind::ALL.map(Kind::Gateway))
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -37,6 +43,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Block => "IPAMBlock",
+            Kind::Gateway(kind) => kind.title(),
         }
     }
 
@@ -47,11 +54,11 @@ impl Kind {
 
     /// Whether an API server may well not know it: an old one, or one of a cluster without Calico.
     pub(crate) fn may_be_unknown(self) -> bool {
-        matches!(self, Kind::EndpointSlice | Kind::Block)
+        matches!(self, Kind::EndpointSlice | Kind::Block | Kind::Gateway(_))
     }
 
     fn of(reference: &ObjectRef) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == reference.kind)
+        Kind::all().find(|kind| kind.name() == reference.kind)
     }
 }
 
@@ -72,7 +79,7 @@ pub(crate) struct Seen {
     content: Option<Content>,
     /// What is wrong with the last version.
     problem: Option<Problem>,
-    /// `status` of a kind of ours.
+    /// `status` of a kind of ours, or of one of the edge gateway.
     pub(crate) status: Value,
 }
 
@@ -89,7 +96,8 @@ impl Seen {
             Ok(content) => (content, None),
             Err(FieldError { field, message }) => (None, Some(Problem::error(&reference, field, message))),
         };
-        let ours = Kind::of(&reference).is_some_and(Kind::is_ours);
+        let told = |kind: Kind| kind.is_ours() || matches!(kind, Kind::Gateway(_));
+        let ours = Kind::of(&reference).is_some_and(told);
         let status = if ours { value.get("status").cloned().unwrap_or_default() } else { Value::Null };
         let key = (reference.namespace.clone(), reference.name.clone());
         (key, Seen { reference, identity, content, problem, status })
@@ -123,7 +131,7 @@ impl Objects {
         let calico = |seen: &Seen| matches!(&seen.content, Some(Content::Cluster(spec)) if spec.pod_networks == PodNetworks::Calico);
         let blocks_matter = clusters.map(|(_, seen)| seen).any(calico);
         let matters = |kind: &Kind| *kind != Kind::Block || blocks_matter;
-        Kind::ALL.into_iter().filter(|kind| matters(kind) && !complete(kind)).map(Kind::name).collect()
+        Kind::all().filter(|kind| matters(kind) && !complete(kind)).map(Kind::name).collect()
     }
 
     pub(crate) fn get(&self, reference: &ObjectRef) -> Option<&Seen> {
@@ -151,6 +159,12 @@ impl Objects {
         Some(spec)
     }
 
+    /// What an object of the edge gateway says about itself.
+    pub(crate) fn gateway_status(&self, kind: GatewayKind, namespace: &str, name: &str) -> Option<&Value> {
+        let seen = self.kinds.get(&Kind::Gateway(kind))?.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some(&seen.status)
+    }
+
     /// All objects of the kinds that have a status.
     pub(crate) fn ours(&self) -> impl Iterator<Item = (Kind, &Seen)> {
         let kinds = self.kinds.iter().filter(|(kind, _)| kind.is_ours());
@@ -164,8 +178,8 @@ impl Objects {
     }
 
     /// Takes note of a status that was written, before the watch tells of it.
-    pub(crate) fn set_status(&mut self, kind: Kind, name: &str, status: Value) {
-        let key = (String::new(), name.to_owned());
+    pub(crate) fn set_status(&mut self, kind: Kind, namespace: &str, name: &str, status: Value) {
+        let key = (namespace.to_owned(), name.to_owned());
         if let Some(seen) = self.kinds.get_mut(&kind).and_then(|listing| listing.get_mut(&key)) {
             seen.status = status;
         }

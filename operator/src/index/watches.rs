@@ -1,6 +1,7 @@
 //! Watches of an API server. What fails is tried again with growing, random pauses, for ever; meanwhile all stays as it is.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -20,6 +21,9 @@ use crate::telemetry::{Metrics, words};
 /// Seconds after which a watch is begun anew where it was: one that is dead without a word is noticed a little later.
 const WATCH: u32 = 45;
 
+/// Between two looks whether a kind of the edge gateway is known by now.
+const UNKNOWN: Duration = Duration::from_secs(60);
+
 /// What any of the watches says.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -30,7 +34,7 @@ pub(crate) enum News {
 
 /// Starts all watches. They end with the receiver.
 pub(crate) fn start(client: &Client, namespace: &str, manager: &str, metrics: &Metrics, news: &Sender<News>) {
-    for kind in Kind::ALL {
+    for kind in Kind::all() {
         let resource = resource(kind);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let narrow = move |object: DynamicObject| {
@@ -64,13 +68,14 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
         Kind::Service => ("", "v1", "services"),
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
         Kind::Block => ("crd.projectcalico.org", "v1", "ipamblocks"),
+        Kind::Gateway(kind) => (kind.group(), kind.version(), kind.plural()),
     };
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
         api_version,
-        kind: kind.name().to_owned(),
+        kind: if let Kind::Gateway(kind) = kind { kind.name() } else { kind.name() }.to_owned(),
         plural: plural.to_owned(),
     }
 }
@@ -88,7 +93,7 @@ pub(crate) async fn follow<K, T, N>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut stream = watch(api, config).default_backoff().boxed();
-    let mut failing = false;
+    let (mut failing, mut unknown) = (false, false);
     while let Some(event) = stream.next().await {
         let change = match event {
             Ok(event) => {
@@ -99,8 +104,10 @@ pub(crate) async fn follow<K, T, N>(
             }
             Err(error) => {
                 metrics.watch_failed(name);
-                if Kind::ALL.iter().any(|kind| kind.name() == name && kind.may_be_unknown()) && is_unknown(&error) {
+                let kind = Kind::all().find(|kind| kind.name() == name && kind.may_be_unknown());
+                if kind.is_some_and(|kind| is_unknown(&error, kind)) {
                     debug!(kind = name, "unknown to the API server");
+                    unknown = matches!(kind, Some(Kind::Gateway(_)));
                     Some(Change::Absent)
                 } else {
                     let told = std::mem::replace(&mut failing, true);
@@ -115,6 +122,9 @@ pub(crate) async fn follow<K, T, N>(
             && news.send(to_news(change)).await.is_err()
         {
             return;
+        }
+        if std::mem::take(&mut unknown) {
+            tokio::time::sleep(UNKNOWN).await;
         }
     }
 }
@@ -135,9 +145,11 @@ fn change<K, T>(event: Event<K>, narrow: impl Fn(K) -> Option<(Key, T)>) -> Opti
     })
 }
 
-/// The API server does not know the kind: 404 for its list.
-fn is_unknown(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+/// The API server does not know the kind: 404 for its list. One of the edge gateway that may not be read is as good as
+/// unknown: who wants none need not permit it.
+fn is_unknown(error: &watcher::Error, kind: Kind) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    status.code == 404 || (status.code == 403 && matches!(kind, Kind::Gateway(_)))
 }
 
 /// An old resource version: the list is simply read again.

@@ -34,10 +34,19 @@ fn service(r: &Reader<'_>) -> Result<Service> {
         external_local: flag(r, "externalLocal")?,
         distribution: r.optional("distribution")?.map(|word| word.word(&Distribution::WORDS)).transpose()?,
         balance: r.optional("balance")?.map(|word| word.word(&Balance::WORDS)).transpose()?,
+        per_request: r.optional("perRequest")?.map(|text| per_request(&text)).transpose()?,
         health: r.optional("health")?.map(|check| health(&check)).transpose()?,
         publish_not_ready: flag(r, "publishNotReady")?,
         other_proxy: flag(r, "otherProxy")?,
     })
+}
+
+fn per_request(r: &Reader<'_>) -> Result<String> {
+    let text = r.string()?;
+    if Service::is_per_request(&text) {
+        return Ok(text);
+    }
+    r.error(format!("\"{text}\" is neither header:NAME nor cookie:NAME"))
 }
 
 fn health(r: &Reader<'_>) -> Result<HealthCheck> {

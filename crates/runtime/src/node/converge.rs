@@ -27,6 +27,10 @@ impl Node {
             problems.push(error.to_string());
             return;
         }
+        #[cfg(feature = "gateway")]
+        let changed = self.through_gateway(config);
+        #[cfg(feature = "gateway")]
+        let config = changed.as_ref().unwrap_or(config);
         #[cfg(feature = "services")]
         self.listen_to_reports(config);
         let mut plan = Plan::new(config, &self.facts(config));
@@ -99,6 +103,16 @@ impl Node {
             }
             Err(error) => problems.push(error.to_string()),
         }
+    }
+
+    /// The configuration with Services that go through the edge gateway. `None`: there are none.
+    #[cfg(feature = "gateway")]
+    fn through_gateway(&self, config: &NodeConfig) -> Option<NodeConfig> {
+        if !self.gateway_serves(config) {
+            return None;
+        }
+        let services = crate::gateway::services::through_gateway(&config.services, &config.node)?;
+        Some(NodeConfig { services, ..config.clone() })
     }
 
     fn choose_firewall(&mut self, wanted: FirewallBackend) -> Result<()> {

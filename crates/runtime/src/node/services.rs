@@ -43,7 +43,11 @@ impl Timing {
 /// Whether the configuration leaves it to this node to read Services.
 pub(super) fn wants(config: &NodeConfig) -> bool {
     let names = cfg!(feature = "dns") && config.dns.is_some();
-    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names)
+    #[cfg(feature = "gateway")]
+    let gateway = config.gateway.is_some();
+    #[cfg(not(feature = "gateway"))]
+    let gateway = false;
+    config.services.source == ServiceSource::Api && (config.services.mode != ServiceMode::Off || names || gateway)
 }
 
 impl Node {

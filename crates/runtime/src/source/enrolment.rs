@@ -160,6 +160,8 @@ impl Enrolment {
 
     pub(super) fn pem(&self) -> Pem {
         Pem {
+            #[cfg(feature = "gateway")]
+            gateway: Zeroizing::default(),
             ca: self.trust.clone().into_bytes(),
             chain: self.certificate.clone().into_bytes(),
             key: Zeroizing::new(self.key.clone().into_bytes()),

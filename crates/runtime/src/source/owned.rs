@@ -175,8 +175,16 @@ impl Owned {
                 self.asker.desk.put_config(config, flavour.name());
             }
             Kind::Secret => {
-                let Secret { authorities, chain, key } = Secret::read(text).map_err(wrong)?;
-                self.asker.desk.put_credentials(Pem { ca: authorities.to_vec(), chain: chain.to_vec(), key });
+                let Secret { authorities, chain, key, gateway } = Secret::read(text).map_err(wrong)?;
+                #[cfg(not(feature = "gateway"))]
+                drop(gateway);
+                self.asker.desk.put_credentials(Pem {
+                    ca: authorities.to_vec(),
+                    chain: chain.to_vec(),
+                    key,
+                    #[cfg(feature = "gateway")]
+                    gateway,
+                });
             }
         }
         if self.one != before {

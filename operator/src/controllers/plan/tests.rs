@@ -56,7 +56,7 @@ impl World {
         value["metadata"]["name"] = json!(name);
         value["metadata"]["uid"] = json!(format!("uid-{name}"));
         let (key, seen) = Seen::read(&value);
-        let kind = Kind::ALL.into_iter().find(|k| k.name() == kind).unwrap();
+        let kind = Kind::all().find(|k| k.name() == kind).unwrap();
         self.objects.apply(kind, Change::Applied(key, seen));
     }
 

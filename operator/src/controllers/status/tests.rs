@@ -66,7 +66,7 @@ impl World {
         let updates = updates(&self.objects, compiled.output.as_ref(), &self.agents, &problems, now);
         let names = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
-            self.objects.set_status(update.kind, &update.name, update.status);
+            self.objects.set_status(update.kind, "", &update.name, update.status);
         }
         names
     }

@@ -77,7 +77,7 @@ fn a_new_list_disturbs_nothing_before_it_is_complete() {
 #[test]
 fn all_kinds_must_be_listed_once() {
     let mut objects = Objects::default();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::EndpointSlice) {
+    for kind in Kind::all().filter(|kind| *kind != Kind::EndpointSlice) {
         assert!(list(&mut objects, kind, &[]));
     }
     assert_eq!(objects.missing(), ["EndpointSlice"]);

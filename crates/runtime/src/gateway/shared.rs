@@ -1,0 +1,222 @@
+//! What all connections of the gateway share. It has one thread, so there are no locks but that of the counters.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+use selvedge_gateway::{Choice, Endpoints, Picker, Request, Table};
+use selvedge_model::Protocol;
+use selvedge_model::gateway::{Backend, Listener};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::pool::Pool;
+use super::report::Report;
+
+/// An endpoint that does not take a connection within this time is not waited for.
+const CONNECT: Duration = Duration::from_millis(1500);
+
+/// A client or endpoint that is gone is noticed within two minutes.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(15);
+
+/// A connection in either direction, plain or encrypted.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+pub(super) type Connection = Box<dyn Io>;
+
+pub(super) struct Shared {
+    pub(super) picker: RefCell<Picker>,
+    pub(super) endpoints: RefCell<Arc<Endpoints>>,
+    pub(super) pool: Pool,
+    pub(super) report: Arc<Mutex<Report>>,
+    /// Connections from outside that there are now.
+    pub(super) connections: Cell<usize>,
+    random: Cell<u64>,
+    started: Instant,
+}
+
+/// A listener as it is now configured.
+pub(super) struct Door {
+    pub(super) listener: Listener,
+    pub(super) table: Table,
+    /// For each site.
+    pub(super) tls: Vec<Option<Arc<ServerConfig>>>,
+}
+
+/// What accepts connections, whose configuration may change under them.
+pub(super) struct Slot {
+    pub(super) address: SocketAddr,
+    pub(super) door: RefCell<Rc<Door>>,
+    /// Nothing new is begun.
+    pub(super) closed: Cell<bool>,
+    pub(super) shared: Rc<Shared>,
+}
+
+/// Counts a connection as long as it is there.
+pub(super) struct Guest(Rc<Slot>);
+
+/// Why no endpoint can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreachable {
+    /// There is no such Service.
+    NoService,
+    /// It has no endpoint.
+    NoEndpoint,
+    /// None takes a connection in time.
+    Timeout,
+    /// None takes a connection.
+    Refused,
+}
+
+impl Shared {
+    pub(super) fn new(report: Arc<Mutex<Report>>) -> Rc<Self> {
+        let mut seed = [0; 8];
+        let read = std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut seed));
+        if let Err(error) = read {
+            log::debug!("no random number: {error}");
+        }
+        Rc::new(Shared {
+            picker: RefCell::default(),
+            endpoints: RefCell::default(),
+            pool: Pool::default(),
+            report,
+            connections: Cell::new(0),
+            random: Cell::new(u64::from_ne_bytes(seed) | 1),
+            started: Instant::now(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Good enough to share out requests (xorshift64*).
+    pub(super) fn random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    pub(super) fn count(&self, door: &Door, add: impl FnOnce(&mut super::report::Counters)) {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        if !report.counters.contains_key(&door.listener.name) {
+            report.counters.insert(door.listener.name.clone(), Default::default());
+        }
+        report.counters.get_mut(&door.listener.name).map(add);
+    }
+
+    pub(super) fn pick(
+        &self,
+        backend: &Backend,
+        protocol: Protocol,
+        client: IpAddr,
+        request: Option<&Request>,
+        tried: &[SocketAddr],
+    ) -> Result<(SocketAddr, bool), Unreachable> {
+        let endpoints = self.endpoints.borrow();
+        let port = endpoints.of(backend, protocol).ok_or(Unreachable::NoService)?;
+        if port.targets.is_empty() {
+            return Err(Unreachable::NoEndpoint);
+        }
+        let choice = Choice { client, request, random: self.random(), tried, now: self.now() };
+        let chosen = self.picker.borrow_mut().pick(backend, &port.targets, protocol, &choice);
+        chosen.map(|endpoint| (endpoint, port.http2)).ok_or(Unreachable::Refused)
+    }
+
+    /// A new connection to an endpoint.
+    pub(super) async fn connect(&self, endpoint: SocketAddr) -> Result<TcpStream, Unreachable> {
+        let (problem, stream) = match timeout(CONNECT, TcpStream::connect(endpoint)).await {
+            Ok(Ok(stream)) => (None, Some(stream)),
+            Ok(Err(error)) => (Some((error.to_string(), Unreachable::Refused)), None),
+            Err(_) => (Some(("takes no connection in time".to_owned(), Unreachable::Timeout)), None),
+        };
+        if let Some((why, unreachable)) = problem {
+            log::debug!("gateway: {endpoint}: {why}");
+            self.failed(endpoint);
+            return Err(unreachable);
+        }
+        if self.picker.borrow_mut().reached(endpoint) {
+            self.tell_left_alone();
+        }
+        let stream = stream.ok_or(Unreachable::Refused)?;
+        prepare(&stream);
+        Ok(stream)
+    }
+
+    /// A new connection to one of a backend's endpoints, the next where one cannot be reached.
+    pub(super) async fn connect_any(&self, backend: &Backend, client: IpAddr) -> Result<TcpStream, Unreachable> {
+        let (mut tried, mut last) = (Vec::new(), None);
+        loop {
+            let (endpoint, _) =
+                self.pick(backend, Protocol::Tcp, client, None, &tried).map_err(|error| last.unwrap_or(error))?;
+            match self.connect(endpoint).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+            tried.push(endpoint);
+            if tried.len() >= super::forward::MAX_TRIES {
+                return Err(last.unwrap_or(Unreachable::Refused));
+            }
+        }
+    }
+
+    /// An endpoint could not be reached.
+    pub(super) fn failed(&self, endpoint: SocketAddr) {
+        self.picker.borrow_mut().failed(endpoint, self.now());
+        self.tell_left_alone();
+    }
+
+    fn tell_left_alone(&self) {
+        let left = self.picker.borrow().left_alone(self.now()).map(|(e, left)| (e, Instant::now() + left)).collect();
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).left_alone = left;
+    }
+
+    fn connections(&self, count: usize) {
+        self.connections.set(count);
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).connections = count as u32;
+    }
+}
+
+impl Slot {
+    pub(super) fn door(&self) -> Rc<Door> {
+        self.door.borrow().clone()
+    }
+}
+
+impl Guest {
+    /// `None`: there are too many.
+    pub(super) fn new(slot: &Rc<Slot>, most: usize) -> Option<Self> {
+        let connections = &slot.shared.connections;
+        if connections.get() >= most {
+            return None;
+        }
+        slot.shared.connections(connections.get() + 1);
+        Some(Guest(slot.clone()))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        shared.connections(shared.connections.get() - 1);
+    }
+}
+
+/// No waiting for more to send, and an eye on whether the other side is there.
+pub(super) fn prepare(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN).with_retries(4);
+    let set = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = set {
+        log::debug!("gateway: {error}");
+    }
+}
