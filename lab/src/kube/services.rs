@@ -195,7 +195,9 @@ impl Runner {
         match self {
             Runner::Agent(firewall) => {
                 std::fs::write(dir.join("config.json"), config(firewall).to_string())?;
-                std::fs::write(dir.join("token"), plane.token("default", "default")?)?;
+                // The account is there when its controller has seen the namespace.
+                let token = wait("a token", Duration::from_secs(30), || plane.token("default", "default"))?;
+                std::fs::write(dir.join("token"), token)?;
                 let mut command = command(Some(site.name()), &programs::find("selvedge-agent")?);
                 command.args(["run", "--config", "config.json", "--credentials", "none"]);
                 command.args(["--run-dir", &folder("run")?, "--state-dir", &folder("state")?]);
