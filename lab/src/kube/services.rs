@@ -107,8 +107,9 @@ fn beside(site: &Netns, plane: &ControlPlane, api: &Api, dir: &Path) -> Result<E
             Ok(())
         })
     };
-    for mode in ["nftables", "iptables"] {
-        for firewall in ["nftables", "iptables"] {
+    // Beside kube-proxy's own table the chains of iptables have no place of their own: whoever comes last is first there.
+    for (mode, firewalls) in [("iptables", &["nftables", "iptables"][..]), ("nftables", &["nftables"])] {
+        for firewall in firewalls {
             let (proxy, agent) = (Runner::Proxy(mode), Runner::Agent(firewall));
             let mut other = proxy.start(site, plane, dir)?;
             until("kube-proxy", &both)?;
