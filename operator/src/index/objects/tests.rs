@@ -140,7 +140,7 @@ fn blocks_that_do_not_matter_may_be_forbidden() {
             },
         })
     };
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Block) {
+    for kind in Kind::all().filter(|kind| *kind != Kind::Block) {
         list(&mut objects, kind, &[]);
     }
     list(&mut objects, Kind::Cluster, &[cluster("nodes")]);
