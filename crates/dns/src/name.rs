@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(Name::read(message, 11), None, "to itself");
         assert_eq!(Name::read(message, 13), None, "cut off");
         assert_eq!(Name::read(b"\x01a\xc0\x00", 0), None, "into itself");
+        assert_eq!(Name::read(b"\xc0\x02\x01a\0", 0), None, "forwards");
         assert_eq!(Name::read(b"\x41a\0", 0), None, "an unknown kind");
     }
 

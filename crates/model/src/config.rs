@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+#[cfg(feature = "dns")]
 use crate::dns::Dns;
 use crate::services::Services;
 
@@ -29,6 +30,7 @@ pub struct NodeConfig {
     /// Services served on the node.
     pub services: Services,
     /// The DNS server of the node; absent where another one is asked.
+    #[cfg(feature = "dns")]
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub dns: Option<Dns>,
     /// The CNI network to write; absent where another CNI rules.

@@ -45,8 +45,6 @@ impl NodeConfig {
             services: root.optional("services")?.as_ref().map(services).transpose()?.unwrap_or_default(),
             #[cfg(feature = "dns")]
             dns: root.optional("dns")?.as_ref().map(dns::dns).transpose()?,
-            #[cfg(not(feature = "dns"))]
-            dns: None,
             cni: root.optional("cni")?.as_ref().map(cni).transpose()?,
             datapath: word_or_default(&root, "datapath", &DATAPATHS)?,
             firewall: word_or_default(&root, "firewall", &FIREWALLS)?,

@@ -8,6 +8,7 @@
 
 mod config;
 mod decode;
+#[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "gateway")]
 pub mod gateway;
@@ -17,6 +18,7 @@ mod syntax;
 mod validate;
 
 pub use config::{Cni, DatapathMode, FirewallBackend, LocalSide, NodeConfig, Peer, Role, Via};
+#[cfg(feature = "dns")]
 pub use dns::{Dns, Stub, dns_server, is_domain};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;

@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::net::IpAddr;
-
 use common::*;
 use expect_test::expect;
 use selvedge_model::{Dns, IpNet, NodeConfig};
@@ -34,10 +32,8 @@ fn the_device_has_the_addresses() {
     only4.pod_cidrs.retain(|net| net.addr().is_ipv4());
     assert_eq!(Plan::new(&only4, &facts).dns, Dns::ADDRESSES[..1]);
     assert_eq!(Plan::new(&edge(), &Facts { ipv6_off: true, ..facts }).dns, Dns::ADDRESSES[..1]);
-    assert_eq!(
-        Plan::new(&NodeConfig { dns: Some(Dns::default()), ..config(CLOUD) }, &cloud_facts()).dns,
-        [IpAddr::V4([0; 4].into()); 0]
-    );
+    let cloud = NodeConfig { dns: Some(Dns::default()), ..config(CLOUD) };
+    assert!(Plan::new(&cloud, &cloud_facts()).dns.is_empty());
 }
 
 #[test]

@@ -56,17 +56,10 @@ impl UdpPort {
         Self::open(SocketAddr::new(any, port)).context(|| format!("bind UDP port {port} ({family})"))
     }
 
-    /// Binds one address, which may come and go.
-    pub fn bind_to(address: SocketAddr) -> Result<Self> {
-        Self::open(address).context(|| format!("bind UDP {address}"))
-    }
-
     fn open(address: SocketAddr) -> io::Result<Self> {
         let (on, family): (c_int, _) = (1, Family::of(address.ip()));
         let fd = sys::socket(sockaddr::domain(address), libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0)?;
-        let local = Some(address.ip()).filter(|ip| !ip.is_unspecified());
         match family {
-            _ if local.is_some() => sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &on)?,
             Family::V4 => {
                 sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_PKTINFO, &on)?;
                 sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
@@ -78,7 +71,19 @@ impl UdpPort {
             }
         }
         sockaddr::bind(fd.as_fd(), address)?;
-        Ok(Self { fd, family, local })
+        Ok(Self { fd, family, local: None })
+    }
+
+    /// Binds one address, which may come and go.
+    pub fn bind_to(address: SocketAddr) -> Result<Self> {
+        let open = || -> io::Result<Self> {
+            let on: c_int = 1;
+            let fd = sys::socket(sockaddr::domain(address), libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0)?;
+            sys::set_option(fd.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &on)?;
+            sockaddr::bind(fd.as_fd(), address)?;
+            Ok(Self { fd, family: Family::of(address.ip()), local: Some(address.ip()) })
+        };
+        open().context(|| format!("bind UDP {address}"))
     }
 
     /// The bound port.

@@ -42,7 +42,10 @@ impl Timing {
 
 /// Whether the configuration leaves it to this node to read Services.
 pub(super) fn wants(config: &NodeConfig) -> bool {
-    let names = cfg!(feature = "dns") && config.dns.is_some();
+    #[cfg(feature = "dns")]
+    let names = config.dns.is_some();
+    #[cfg(not(feature = "dns"))]
+    let names = false;
     #[cfg(feature = "gateway")]
     let gateway = config.gateway.is_some();
     #[cfg(not(feature = "gateway"))]

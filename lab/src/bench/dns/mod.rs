@@ -123,6 +123,12 @@ fn document(servers: &[Server], figures: &[Figures], skipped: &[String], options
     for server in servers {
         text += &format!("- {}: {}\n", server.name, server.how);
     }
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split_whitespace().take(3).collect();
+    text += &format!(
+        "- load average at the end: {}; times suffer from other work on the machine, questions per CPU second less\n",
+        load.join(", ")
+    );
     for line in skipped {
         text += &format!("- SKIPPED {line}\n");
     }
