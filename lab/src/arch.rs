@@ -31,6 +31,8 @@ pub struct Options {
 const FIREWALLS: [(&str, &str, &str); 3] =
     [("nftables", "nftables", "nft"), ("iptables-nft", "iptables", "nft"), ("iptables-legacy", "iptables", "legacy")];
 const DATAPATHS: [&str; 2] = ["kernel", "user"];
+/// Seconds after which a guest is given up; what else this machine does makes guests slow.
+const TIMEOUT: u32 = 4 * 60 * 60;
 /// The same in a guest that goes by this machine's time, and is slower the more else this machine does.
 const PAIR_SLOWER: u32 = 8;
 
@@ -48,7 +50,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let jobs = arches.into_iter().flat_map(|arch| if options.quick { quick(arch) } else { all(arch) });
     for (number, Part { arch, what, verb, datapath, firewall: (name, kind, iptables) }) in jobs.enumerate() {
         let slower = if matches!(verb, Verb::Pair) { PAIR_SLOWER } else { options.slower };
-        let guest = format!("--arch {arch} --iptables {iptables} --slower {slower} --timeout 3600");
+        let guest = format!("--arch {arch} --iptables {iptables} --slower {slower} --timeout {TIMEOUT}");
         let how = format!("--datapath {datapath} --firewall {kind}");
         lanes[number % options.guests].push(Job {
             what: format!("{arch} {what}: {datapath}, {name}"),
