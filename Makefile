@@ -1,6 +1,8 @@
 # The commands of this project. Everything that touches the network does so in network namespaces; root is needed.
 CARGO ?= cargo
 BIN := target/release
+# What the smallest gateways have no room for.
+GATEWAY := --features selvedge-agent/gateway
 export PATH := /usr/sbin:/sbin:$(PATH)
 
 .PHONY: help demo test test-arch test-arch-quick test-kube test-kube-operator bench-operator bench-mesh bench-dns bench build check unit lab-test interop units fuzz cross size cross-smoke \
@@ -26,20 +28,20 @@ demo: setup build
 	@$(BIN)/selvedge-lab demo
 
 build:
-	$(CARGO) build --locked --release -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
+	$(CARGO) build --locked --release $(GATEWAY) -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
 test: setup-test check unit build interop lab-test units test-packages
 
 check:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace $(GATEWAY) --all-targets -- -D warnings
 	for features in '' api cni crl dns doctor gateway p384 pod quiet services; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny
 
 unit:
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace $(GATEWAY)
 	$(CARGO) test --locked -p selvedge-plan --no-default-features --test minimal
 
 interop: build
