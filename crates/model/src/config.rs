@@ -45,6 +45,10 @@ pub struct NodeConfig {
     #[cfg(feature = "gateway")]
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub gateway: Option<crate::gateway::Gateway>,
+    /// There is an edge gateway, which this build knows nothing of.
+    #[cfg(not(feature = "gateway"))]
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub gateway: Option<()>,
 }
 
 /// What a node does in the fabric.

@@ -51,6 +51,8 @@ impl NodeConfig {
             metered: flag(&root, "metered")?,
             #[cfg(feature = "gateway")]
             gateway: root.optional("gateway")?.as_ref().map(crate::gateway::gateway).transpose()?,
+            #[cfg(not(feature = "gateway"))]
+            gateway: root.optional("gateway")?.map(drop),
         };
         validate::check(&config)?;
         Ok(config)

@@ -37,6 +37,10 @@ impl Node {
         self.notes = std::mem::take(&mut plan.notes);
         #[cfg(feature = "services")]
         self.notes.extend(self.no_reports.iter().cloned());
+        #[cfg(not(feature = "gateway"))]
+        if config.gateway.is_some() {
+            self.notes.push("this build has no edge gateway: nothing listens for it on this node".to_owned());
+        }
         match self.kernel.ensure_device(plan.device) {
             // A new device has addresses of its own.
             Ok(()) => problems.extend(self.kernel.refresh().err().map(|e| e.to_string())),
