@@ -110,13 +110,13 @@ impl Controller {
         }
         problems.sort();
         self.measure(output.as_ref(), &problems, plan.longest, plan.renewal);
+        // Before the statuses say that all is ready.
+        let published = output.as_ref().map_or(Ok(()), |output| self.publish(output));
         let said = self.say(output.as_ref(), &problems).await;
         let said = self.say_gateways(output.as_ref()).await && said;
         let renewal = plan.renewal.into_iter().chain(self.gateways.look_again(SystemTime::now())).min();
         self.equip(output.as_ref());
-        if let Some(output) = &output {
-            self.publish(output)?;
-        }
+        published?;
         Ok(Outcome { success: success && said, renewal })
     }
 
