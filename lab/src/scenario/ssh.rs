@@ -28,14 +28,14 @@ pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     let folders = fabric.folders(node);
     let who = format!("WHO {MARKER}\n");
     let ask = |host: &str, port: u16| verb(node, &folders, &["connect", host, &port.to_string()], &who);
-    report.check("19a", "connect to a node by name: through the tunnel", || {
+    report.check("20a", "connect to a node by name: through the tunnel", || {
         let answer: Answer = serde_json::from_str(&ask("edge-2", PORT)?)?;
         ensure!(answer.name == "host-edge-2", "{} answered", answer.name);
         let pods: ipnet::IpNet = "10.234.0.0/16".parse()?;
         ensure!(pods.contains(&answer.client.ip()), "it came from {}, outside the tunnel", answer.client);
         Ok(format!("as {}", answer.client.ip()))
     });
-    report.check("19b", "connect to a pod and to a Service", || {
+    report.check("20b", "connect to a pod and to a Service", || {
         let pod = fabric.lab.place(Net::Pod, "cloud-2")?;
         let answer: Answer = serde_json::from_str(&ask(&pod.address(true)?.to_string(), PORT)?)?;
         ensure!(answer.name == pod.name, "{} answered", answer.name);
@@ -43,16 +43,16 @@ pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
         ensure!(answer.node == "edge-2", "{} answered", answer.name);
         Ok("both answer".to_owned())
     });
-    report.check("19c", "nothing outside the fabric is reached", || {
+    report.check("20c", "nothing outside the fabric is reached", || {
         for host in ["127.0.0.1", "198.51.100.1", "example.com", "connector"] {
             let error = ask(host, PORT).err().with_context(|| format!("{host} was reached"))?;
             ensure!(format!("{error:#}").contains("no node, pod or Service of the fabric"), "{host}: {error:#}");
         }
         Ok("4 of 4 refused".to_owned())
     });
-    report.check("19d", "SOCKS5 from a pod, with the right password", || with_password(fabric, &folders));
+    report.check("20d", "SOCKS5 from a pod, with the right password", || with_password(fabric, &folders));
     if Path::new(SSHD).exists() {
-        report.check("19e", "ssh to a node by its name", || ssh(fabric, &folders));
+        report.check("20e", "ssh to a node by its name", || ssh(fabric, &folders));
     }
     Ok(())
 }

@@ -86,12 +86,13 @@ impl Builder<'_> {
         }
     }
 
-    /// Paths through the tunnel are narrower than what either end sees at its own link.
+    /// Paths through the tunnel are narrower than what either end sees at its own link. Few packets begin a connection: the
+    /// others are not looked up.
     fn clamp(&mut self) {
         if self.node.ends_tunnels() {
             for set in [Set::Remote, Set::RemoteNodes] {
-                self.rule(Chain::Clamp, [Match::DestinationIn(set), Match::TcpSyn], Verdict::Clamp);
-                self.rule(Chain::Clamp, [Match::SourceIn(set), Match::TcpSyn], Verdict::Clamp);
+                self.rule(Chain::Clamp, [Match::TcpSyn, Match::DestinationIn(set)], Verdict::Clamp);
+                self.rule(Chain::Clamp, [Match::TcpSyn, Match::SourceIn(set)], Verdict::Clamp);
             }
         }
     }
