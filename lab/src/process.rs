@@ -1,10 +1,12 @@
 //! Programs that are measured: started, found again with their children, asked for their CPU time and memory.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::exec;
 use crate::netns::Netns;
@@ -111,4 +113,29 @@ pub fn memory(pids: &[u32]) -> Result<Memory> {
             memory + Memory { rss: kib("Rss:") * 1024, pss: kib("Pss:") * 1024, anonymous: kib("Anonymous:") * 1024 };
     }
     Ok(memory)
+}
+
+/// Bytes of memory that these processes hold together, each page counted once: processes of one program share its code.
+pub fn resident_once(pids: &[u32]) -> Result<u64> {
+    const PAGE: u64 = 4096;
+    let mut frames = BTreeSet::new();
+    for pid in pids {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).with_context(|| format!("process {pid}"))?;
+        let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+        for line in maps.lines().filter(|line| !line.ends_with("[vsyscall]")) {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-')).context("a line of maps")?;
+            let (from, to) = (u64::from_str_radix(range.0, 16)?, u64::from_str_radix(range.1, 16)?);
+            let mut entries = vec![0; usize::try_from((to - from) / PAGE)? * 8];
+            pagemap.read_exact_at(&mut entries, from / PAGE * 8)?;
+            for entry in entries.chunks_exact(8) {
+                let entry = u64::from_ne_bytes(entry.try_into()?);
+                // Present, and the number of the frame, which is 0 for whoever may not know it.
+                if entry >> 63 == 1 {
+                    frames.insert(entry & ((1 << 55) - 1));
+                }
+            }
+        }
+    }
+    ensure!(!frames.contains(&0), "the kernel does not tell which pages are shared");
+    Ok(frames.len() as u64 * PAGE)
 }
