@@ -38,10 +38,10 @@ fn edge_iptables() {
             COMMIT
             *mangle
             :SELVEDGE-FORWARD - [0:0]
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE dst -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE src -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE-NODE dst -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE-NODE src -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE dst -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE src -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE-NODE dst -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE-NODE src -j TCPMSS --clamp-mss-to-pmtu
             -I FORWARD 1 -j SELVEDGE-FORWARD
             COMMIT
             *nat
@@ -123,8 +123,8 @@ fn edge_ip6tables() {
             COMMIT
             *mangle
             :SELVEDGE-FORWARD - [0:0]
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE6 dst -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE6 src -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE6 dst -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE6 src -j TCPMSS --clamp-mss-to-pmtu
             -I FORWARD 1 -j SELVEDGE-FORWARD
             COMMIT
             *nat
@@ -221,7 +221,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-29079dccf7eecebc {
+        	chain digest-28170dccffbd69ce {
         	}
         	set local {
         		type ipv4_addr
@@ -339,12 +339,12 @@ fn edge_nft() {
         	}
         	chain clamped {
         		type filter hook forward priority -151; policy accept;
-        		ip daddr @remote tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip6 daddr @remote6 tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip saddr @remote tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip6 saddr @remote6 tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip daddr @remote-node tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip saddr @remote-node tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
         	}
         	chain incoming {
         		type filter hook input priority -1; policy accept;
@@ -453,10 +453,10 @@ fn connector_iptables() {
             COMMIT
             *mangle
             :SELVEDGE-FORWARD - [0:0]
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE dst -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE src -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE-NODE dst -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
-            -A SELVEDGE-FORWARD -p tcp -m set --match-set SELVEDGE-REMOTE-NODE src -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE dst -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE src -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE-NODE dst -j TCPMSS --clamp-mss-to-pmtu
+            -A SELVEDGE-FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m set --match-set SELVEDGE-REMOTE-NODE src -j TCPMSS --clamp-mss-to-pmtu
             -I FORWARD 1 -j SELVEDGE-FORWARD
             COMMIT
             *nat
@@ -505,7 +505,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-72046b6a3d7cffeb {
+        	chain digest-6f055c2ba81fde61 {
         	}
         	set local {
         		type ipv4_addr
@@ -555,12 +555,12 @@ fn connector_nft() {
         	}
         	chain clamped {
         		type filter hook forward priority -151; policy accept;
-        		ip daddr @remote tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip6 daddr @remote6 tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip saddr @remote tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip6 saddr @remote6 tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip daddr @remote-node tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        		ip saddr @remote-node tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
         	}
         	chain incoming {
         		type filter hook input priority -1; policy accept;
