@@ -35,7 +35,7 @@ test: setup-test check unit build interop lab-test units test-packages
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace $(GATEWAY) --all-targets -- -D warnings
-	for features in '' api cni crl dns doctor gateway p384 pod quiet services; do \
+	for features in '' api cni crl dns doctor gateway p384 pod quiet services socks; do \
 	    $(CARGO) clippy --locked -p selvedge-agent --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 	lab/tools/deny

@@ -215,7 +215,6 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     })
 }
 
-#[cfg(feature = "dns")]
 const DNS_HELP: &str = "  status dns [--json]  the DNS server: its names, whom it asks, what it answered from where
   dns query NAME [TYPE]  ask it as a pod would, and see where the answer is from; ends with 0 if there is one
 ";
@@ -277,8 +276,7 @@ fn help(program: &Program) -> String {
     let doctor = doctor.to_owned() + ENROLL_HELP;
     #[cfg(feature = "socks")]
     let doctor = doctor.to_owned() + SOCKS_VERBS;
-    #[cfg(feature = "dns")]
-    let doctor = DNS_HELP.to_owned() + &doctor;
+    let names = if cfg!(feature = "dns") { DNS_HELP } else { "" };
     format!(
         "{name} {version}: {summary}
 
@@ -288,7 +286,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{services}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{services}{names}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 

@@ -391,10 +391,11 @@ impl Node {
     #[cfg(feature = "dns")]
     fn knows_services(&self, config: &NodeConfig) -> bool {
         #[cfg(feature = "api")]
-        if services::wants(config) {
-            return self.desk.view(|view| view.is_known());
-        }
-        true
+        let known = !services::wants(config) || self.desk.view(|view| view.is_known());
+        // Without an API they are in the configuration.
+        #[cfg(not(feature = "api"))]
+        let known = config.services.source == selvedge_model::ServiceSource::Config;
+        known
     }
 
     /// Ends the tunnels in good order, so that the peers know.

@@ -25,6 +25,8 @@ pub(super) fn command(
     json: bool,
     program: &Program,
 ) -> Result<Option<Command>> {
+    #[cfg(not(any(feature = "dns", feature = "services")))]
+    let _ = json;
     let options = options.clone();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let wrong = |what: String| Err(Error::new(format!("{verb}: {what}; {} --help shows how", program.name)));

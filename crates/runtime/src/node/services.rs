@@ -105,6 +105,8 @@ impl Node {
             services.list = list;
             #[cfg(feature = "services")]
             self.watch.handle_services(now.mono, &loaded.config);
+            #[cfg(not(feature = "services"))]
+            let _ = now;
             self.dirty = true;
             #[cfg(feature = "dns")]
             self.names.services_changed();
