@@ -121,7 +121,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
         #[cfg(feature = "socks")]
         "connect" | "ssh-config" => {}
         #[cfg(feature = "dns")]
-        "dns" => {}
+        "dns" if program.cni_dir.is_some() => {}
         other => {
             return Err(Error::new(format!("unknown verb \"{other}\"; {} --help lists them", program.name)));
         }
@@ -276,7 +276,8 @@ fn help(program: &Program) -> String {
     let doctor = doctor.to_owned() + ENROLL_HELP;
     #[cfg(feature = "socks")]
     let doctor = doctor.to_owned() + SOCKS_VERBS;
-    let names = if cfg!(feature = "dns") { DNS_HELP } else { "" };
+    // Only nodes with pods answer DNS.
+    let names = if cfg!(feature = "dns") && program.cni_dir.is_some() { DNS_HELP } else { "" };
     format!(
         "{name} {version}: {summary}
 
