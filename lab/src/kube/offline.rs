@@ -168,10 +168,13 @@ fn in_force(fabric: &Fabric, services: &[Service], joined: bool) -> Result<()> {
 fn known(fabric: &Fabric, services: &[Service]) -> Result<()> {
     let path = fabric.folders(fabric.lab.node(NODE)?).run.join("services");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    // `Service 331 default cloud-pod …`, `EndpointSlice 505 default cloud-pod-ipv4 cloud-pod …`
+    // `Service/2 331 default cloud-pod …`, `EndpointSlice/2 505 default cloud-pod-ipv4 cloud-pod …`
     let named = |kind: &str, word: usize| -> BTreeSet<&str> {
         let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let ours = lines.filter(|words| words.first() == Some(&kind) && words.get(3) != Some(&"kubernetes"));
+        let ours = lines.filter(|words| {
+            words.first().is_some_and(|word| word.split('/').next() == Some(kind))
+                && words.get(3) != Some(&"kubernetes")
+        });
         ours.filter_map(|words| words.get(word).copied()).collect()
     };
     let expected = |all: bool| -> BTreeSet<&str> {
