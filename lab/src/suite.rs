@@ -35,9 +35,13 @@ const HERE: [(&str, &str); 3] = [
     ("matrix: user space, iptables, no root", "matrix --datapath user --firewall iptables --user nobody"),
 ];
 
+/// Everything there takes one processor of those that the other lanes use as well.
 const GUEST: [(&str, &str); 3] = [
-    ("matrix: kernel, iptables, no root", "guest -- matrix --datapath kernel --firewall iptables --user nobody"),
-    ("scenarios: kernel, iptables", "guest -- scenario all --datapath kernel --firewall iptables"),
+    (
+        "matrix: kernel, iptables, no root",
+        "guest --slower 2 -- matrix --datapath kernel --firewall iptables --user nobody",
+    ),
+    ("scenarios: kernel, iptables", "guest --slower 2 -- scenario all --datapath kernel --firewall iptables"),
     ("odd kernels", "odd-kernels"),
 ];
 
@@ -56,6 +60,8 @@ struct Outcome {
     failed: usize,
     /// Processor time of a guest, in seconds.
     cpu: Option<u32>,
+    /// Its failed rows, or its last lines.
+    failures: Vec<String>,
 }
 
 /// The whole test.
@@ -68,8 +74,8 @@ pub fn run() -> Result<ExitCode> {
     run_lanes(vec![lane(&HERE), lane(&GUEST), lane(&QUIET)])
 }
 
-/// Runs jobs, each as a program of its own, one lane beside the other; prints the failed rows as they come and a
-/// summary; the exit code.
+/// Runs jobs, each as a program of its own, one lane beside the other; prints the failed rows as they come, and again
+/// after a summary; the exit code.
 pub fn run_lanes(lanes: Vec<Vec<Job>>) -> Result<ExitCode> {
     let start = Instant::now();
     let outcomes = Mutex::new(Vec::new());
@@ -91,6 +97,9 @@ pub fn run_lanes(lanes: Vec<Vec<Job>>) -> Result<ExitCode> {
     outcomes.sort_by(|a, b| a.what.cmp(&b.what));
     println!();
     outcomes.iter().for_each(|outcome| println!("{outcome}"));
+    outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).for_each(|Outcome { what, failures, .. }| {
+        println!("\n{what}:\n{}", failures.join("\n"));
+    });
     let (passed, failed) = outcomes.iter().fold((0, 0), |sum, o| (sum.0 + o.passed, sum.1 + o.failed));
     println!("\n{:.0} s altogether\n{passed} passed, {failed} failed", start.elapsed().as_secs_f64());
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -107,7 +116,7 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, took, passed, failed, cpu } = self;
+        let Self { what, took, passed, failed, cpu, .. } = self;
         write!(f, "{what:<38} {:>6.1} s  {passed:>3} passed, {failed} failed", took.as_secs_f64())?;
         cpu.map_or(Ok(()), |cpu| write!(f, ", {cpu} s of processor time"))
     }
@@ -125,10 +134,12 @@ impl Job {
             .context("start")?;
         running().push(child.id());
         let mut seen = Seen::default();
+        let mut failures = Vec::new();
         let output = child.stdout.take().context("its output")?;
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             if seen.matters(&line) {
                 println!("  {}: {line}", self.what);
+                failures.push(line);
             }
         }
         // No longer to be ended once its number may be another's.
@@ -138,9 +149,10 @@ impl Job {
         if !status.success() && failed == 0 {
             // It ended before it had counted anything.
             seen.last.iter().for_each(|line| println!("  {}: {line}", self.what));
+            failures.extend(seen.last);
             failed = 1;
         }
-        Ok(Outcome { what: self.what.clone(), took: start.elapsed(), passed, failed, cpu: seen.cpu })
+        Ok(Outcome { what: self.what.clone(), took: start.elapsed(), passed, failed, cpu: seen.cpu, failures })
     }
 }
 

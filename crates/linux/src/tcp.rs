@@ -2,17 +2,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::Duration;
 
 use crate::error::{Context, Result};
 use crate::{sockaddr, sys};
 
-/// Connections that wait to be taken.
-const BACKLOG: libc::c_int = 64;
-
-/// Listens at one address, which may come and go. Nothing waits.
-pub fn listen(address: SocketAddr) -> Result<TcpListener> {
+/// Listens at one address, which may come and go; so many connections wait to be taken. Nothing waits here.
+pub fn listen(address: SocketAddr, backlog: u16) -> Result<TcpListener> {
     let open = || -> io::Result<TcpListener> {
         let on: libc::c_int = 1;
         let fd = sys::socket(sockaddr::domain(address), libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
@@ -24,7 +21,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener> {
         }
         sockaddr::bind(fd.as_fd(), address)?;
         // SAFETY: takes no pointers.
-        sys::check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) })?;
+        sys::check(unsafe { libc::listen(fd.as_raw_fd(), backlog.into()) })?;
         Ok(fd.into())
     };
     open().context(|| format!("listen at TCP {address}"))
@@ -42,14 +39,14 @@ pub fn connect(remote: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Has the kernel ask the other end for a sign of life after `idle` of silence, and every `pause` from then on; after
-/// three without any the connection is broken. Times in full seconds.
-pub fn keep_alive(stream: &TcpStream, idle: Duration, pause: Duration) -> Result<()> {
+/// so many `tries` the connection is broken. Times in full seconds.
+pub fn keep_alive(stream: impl AsFd, idle: Duration, pause: Duration, tries: u8) -> Result<()> {
     let seconds = |time: Duration| libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
     let set = |level, name, value: libc::c_int| sys::set_option(stream.as_fd(), level, name, &value);
     set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
         .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle)))
         .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(pause)))
-        .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3))
+        .and_then(|()| set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, tries.into()))
         .context(|| "keep a TCP connection alive".to_owned())
 }
 
@@ -62,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_there_when_it_can_be_written() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), 8).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut caller = connect(listener.local_addr().unwrap()).unwrap();
         poll(&mut [Interest::readable(&listener)], None).unwrap();
@@ -77,8 +74,8 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_here_yet() {
-        assert!(listen("192.0.2.1:0".parse().unwrap()).is_ok());
-        assert!(listen("[2001:db8::1]:0".parse().unwrap()).is_ok());
+        assert!(listen("192.0.2.1:0".parse().unwrap(), 8).is_ok());
+        assert!(listen("[2001:db8::1]:0".parse().unwrap(), 8).is_ok());
         assert!(crate::UdpPort::bind_to("[2001:db8::1]:0".parse().unwrap()).is_ok());
     }
 }

@@ -118,8 +118,7 @@ fn folder(variable: &str, default: &str) -> PathBuf {
 /// busybox finds its other applets through /proc.
 fn script(options: &Options, arguments: &[String]) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let slower = ["--slower".to_owned(), options.slower.to_string()];
-    let arguments: Vec<String> = slower.into_iter().chain(arguments.iter().cloned()).collect();
+    let slower = options.slower.unwrap_or(2);
     Ok(format!(
         "#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/lab
@@ -131,6 +130,6 @@ mkdir -p /run/lab
 date -s @{now} >/dev/null
 modprobe -a tun br_netfilter virtio_pci virtio_net
 {}",
-        task("/usr/local/bin/selvedge-lab", &arguments, &["RUST_LOG"])
+        task("/usr/local/bin/selvedge-lab", slower, arguments, &["RUST_LOG"])
     ))
 }

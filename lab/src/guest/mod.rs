@@ -49,9 +49,10 @@ pub struct Options {
     /// What `iptables` is in an emulated guest.
     #[arg(long, value_enum, default_value = "nft")]
     pub iptables: Flavour,
-    /// What time limits are multiplied by in an emulated guest: they are meant for real processors. Results show it.
-    #[arg(long, default_value_t = 2)]
-    pub slower: u32,
+    /// What time limits are multiplied by in the guest: they are meant for real processors. Results show it. Without it,
+    /// 2 for an emulated one and 1 for user-mode Linux.
+    #[arg(long)]
+    pub slower: Option<u32>,
     /// Modules that user-mode Linux is not to find, separated by commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
@@ -144,11 +145,12 @@ fn stream(child: &mut Child, deadline: Instant) -> Result<u8> {
     }
 }
 
-/// The part of process 1 that runs the task, between the marks that [`stream`] looks for, with these variables of the
-/// environment.
-fn task(program: &str, arguments: &[String], passed: &[&str]) -> String {
+/// The part of process 1 that runs the task with limits so much longer, between the marks that [`stream`] looks for, with
+/// these variables of the environment.
+fn task(program: &str, slower: u32, arguments: &[String], passed: &[&str]) -> String {
+    let slower = slower.to_string();
     let command: Vec<String> =
-        std::iter::once(program).chain(arguments.iter().map(String::as_str)).map(quoted).collect();
+        [program, "--slower", &slower].into_iter().chain(arguments.iter().map(String::as_str)).map(quoted).collect();
     let mut environment = String::new();
     for key in passed {
         if let Ok(value) = std::env::var(key) {

@@ -13,7 +13,7 @@ const MODULES: &str = "/usr/lib/uml/modules";
 /// What boots it (Debian package user-mode-linux) and runs this program with the arguments.
 pub fn command(dir: &Path, options: &Options, arguments: &[String]) -> Result<Command> {
     let init = dir.join("init.sh");
-    std::fs::write(&init, script(arguments, &options.without)?)?;
+    std::fs::write(&init, script(options, arguments)?)?;
     std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut command = Command::new(KERNEL);
     command
@@ -26,9 +26,9 @@ pub fn command(dir: &Path, options: &Options, arguments: &[String]) -> Result<Co
 
 /// Process 1 of the guest. /run is the only place that can be written; the kernel loads modules by itself through a
 /// modprobe that knows where user-mode Linux has them, br_netfilter and tun apart, which nothing asks for.
-fn script(arguments: &[String], without: &[String]) -> Result<String> {
+fn script(options: &Options, arguments: &[String]) -> Result<String> {
     let program = std::env::current_exe()?;
-    let withheld: String = without.iter().map(|module| format!("install {module} /bin/false\\n")).collect();
+    let withheld: String = options.without.iter().map(|module| format!("install {module} /bin/false\\n")).collect();
     Ok(format!(
         "#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run/lab
@@ -43,6 +43,6 @@ chmod 0755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
 /run/modprobe -a tun br_netfilter
 {}",
-        task(&program.display().to_string(), arguments, &["RUST_LOG", "SELVEDGE_BIN_DIR"])
+        task(&program.display().to_string(), options.slower.unwrap_or(1), arguments, &["RUST_LOG", "SELVEDGE_BIN_DIR"])
     ))
 }

@@ -28,6 +28,9 @@ pub(crate) use resolver::RESOLV_CONF;
 /// Where DNS is asked.
 const PORT: u16 = 53;
 
+/// Connections that wait to be taken.
+const BACKLOG: u16 = 64;
+
 /// Deep enough for what a turn does.
 const STACK: usize = 128 << 10;
 
@@ -176,7 +179,11 @@ impl Sockets {
                 .map(|a| UdpPort::bind_to(at(a)))
                 .collect::<selvedge_linux::Result<_>>()
                 .context(what)?,
-            tcp: addresses.iter().map(|a| tcp::listen(at(a))).collect::<selvedge_linux::Result<_>>().context(what)?,
+            tcp: addresses
+                .iter()
+                .map(|a| tcp::listen(at(a), BACKLOG))
+                .collect::<selvedge_linux::Result<_>>()
+                .context(what)?,
         })
     }
 }

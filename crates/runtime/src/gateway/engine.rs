@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use selvedge_gateway::{Map, Table};
 use selvedge_linux::link::{self, Link};
-use selvedge_linux::netlink;
+use selvedge_linux::{netlink, tcp};
 use selvedge_model::gateway::{Listener, ListenerProtocol};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
@@ -28,7 +27,7 @@ use crate::error::Context as _;
 const MOST: usize = 1000;
 
 /// Clients that wait to be accepted.
-const BACKLOG: i32 = 256;
+const BACKLOG: u16 = 256;
 
 /// What could not be bound is tried again; connections that wait for use are looked through.
 const RETRY: Duration = Duration::from_secs(5);
@@ -198,14 +197,18 @@ impl Engine {
 
     fn bind(&mut self, key: Key, door: Rc<Door>) -> io::Result<()> {
         let (address, udp) = key;
-        let socket = socket(address, udp)?;
         let slot =
             Rc::new(Slot { address, door: RefCell::new(door), closed: Cell::new(false), shared: self.shared.clone() });
         let task = if udp {
-            let socket = UdpSocket::from_std(socket.into())?;
+            let socket = std::net::UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let socket = UdpSocket::from_std(socket)?;
             tokio::task::spawn_local(udp::serve(slot.clone(), socket))
         } else {
-            let listener = TcpListener::from_std(socket.into())?;
+            let plain = |error: selvedge_linux::Error| error.errno().map(io::Error::from_raw_os_error);
+            let listener = tcp::listen(address, BACKLOG)
+                .map_err(|error| plain(error).unwrap_or_else(|| io::ErrorKind::Other.into()))?;
+            let listener = TcpListener::from_std(listener)?;
             tokio::task::spawn_local(accept(slot.clone(), listener))
         };
         self.open.insert(key, (slot, Bound(task)));
@@ -230,20 +233,6 @@ async fn accept(slot: Rc<Slot>, listener: TcpListener) {
             }
         }
     }
-}
-
-fn socket(address: SocketAddr, udp: bool) -> io::Result<Socket> {
-    let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
-    if !udp {
-        // Connections of the program before may be in their last minute.
-        socket.set_reuse_address(true)?;
-    }
-    socket.bind(&address.into())?;
-    if !udp {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket)
 }
 
 /// Where a listener listens: addresses of its links and networks, none of those it must not.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use selvedge_gateway::{Choice, Endpoints, Picker, Request, Table};
+use selvedge_linux::tcp::keep_alive;
 use selvedge_model::Protocol;
 use selvedge_model::gateway::{Backend, Listener};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -214,9 +214,10 @@ impl Drop for Guest {
 
 /// No waiting for more to send, and an eye on whether the other side is there.
 pub(super) fn prepare(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN).with_retries(4);
-    let set = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
-    if let Err(error) = set {
+    if let Err(error) = stream.set_nodelay(true) {
+        log::debug!("gateway: {error}");
+    }
+    if let Err(error) = keep_alive(stream, KEEPALIVE, KEEPALIVE_AGAIN, 4) {
         log::debug!("gateway: {error}");
     }
 }

@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{
 /// way.
 const IDLE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(10);
+const TRIES: u8 = 3;
 
 /// Connects.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Connector for Tcp {
             match TcpStream::connect_timeout(address, patience) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    keep_alive(&stream, IDLE, PAUSE).map_err(io::Error::other)?;
+                    keep_alive(&stream, IDLE, PAUSE, TRIES).map_err(io::Error::other)?;
                     let config = details.config;
                     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
                     return Ok(Some(Box::new(Watched { stream, buffers })));
