@@ -60,7 +60,7 @@ ARCHES := armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl mipsel-unkno
 IN_GUESTS := -p selvedge-agent -p selvedge-connector -p selvedge-operator -p selvedge-lab
 
 test-arch: setup-arch build
-	for target in $(ARCHES); do cross/build $$target $(IN_GUESTS) || exit 1; done
+	for target in $(ARCHES); do cross/build $$target --gateway $(IN_GUESTS) || exit 1; done
 	$(BIN)/selvedge-lab arch --arch armv7,aarch64,mipsel,x86_64
 
 # Big-endian mips is only one end of a pair; its kernel is made from source first.
@@ -69,7 +69,7 @@ test-arch-mips: setup-arch build
 	$(BIN)/selvedge-lab arch --arch mips
 
 test-arch-quick: setup-arch build
-	cross/build mipsel-unknown-linux-musl $(IN_GUESTS)
+	cross/build mipsel-unknown-linux-musl --gateway $(IN_GUESTS)
 	$(BIN)/selvedge-lab arch --arch mipsel --quick
 
 # Programs of others, built from Go modules once, into target/kube/bin.
