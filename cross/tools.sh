@@ -22,13 +22,17 @@ die() {
     exit 1
 }
 
+# bring PACKAGE: of Debian, where that can be done.
+bring() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    say "installing $1"
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null
+}
+
 # need COMMAND PACKAGE: installs a Debian package if its command is missing.
 need() {
-    command -v "$1" >/dev/null && return
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing $2"
-        apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$2" >/dev/null
-    fi
+    command -v "$1" >/dev/null || bring "$2"
     command -v "$1" >/dev/null || die "$1 is missing: install the Debian package $2"
 }
 
@@ -41,7 +45,7 @@ linker() {
     venv=$tools/zig-$stamp
     if [ ! -e "$venv/ready" ]; then
         need python3 python3
-        python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv python3-venv
+        python3 -c 'import ensurepip, venv' 2>/dev/null || bring python3-venv
         say "fetching ziglang and cargo-zigbuild from PyPI"
         rm -rf "$venv"
         python3 -m venv "$venv"

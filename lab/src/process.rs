@@ -126,8 +126,9 @@ pub fn resident_once(pids: &[u32]) -> Result<u64> {
             let range = line.split(' ').next().and_then(|range| range.split_once('-')).context("a line of maps")?;
             let (from, to) = (u64::from_str_radix(range.0, 16)?, u64::from_str_radix(range.1, 16)?);
             let mut entries = vec![0; usize::try_from((to - from) / PAGE)? * 8];
-            pagemap.read_exact_at(&mut entries, from / PAGE * 8)?;
-            for entry in entries.chunks_exact(8) {
+            // It ends with what the process may write to: nothing follows for the vectors of armv7.
+            let length = pagemap.read_at(&mut entries, from / PAGE * 8)?;
+            for entry in entries[..length].chunks_exact(8) {
                 let entry = u64::from_ne_bytes(entry.try_into()?);
                 // Present, and the number of the frame, which is 0 for whoever may not know it.
                 if entry >> 63 == 1 {

@@ -78,10 +78,12 @@ pub fn tunnel_down(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
 fn recovery(fabric: &mut Fabric, event: impl FnOnce(&mut Fabric) -> Result<()>) -> Result<String> {
     event(fabric)?;
     let start = Instant::now();
+    let mut said = String::new();
     for (from, to) in [("edge-1", "cloud-1"), ("cloud-2", "edge-1"), ("edge-2", "cloud-2"), ("edge-1", "edge-2")] {
         fabric.traffic(from, to)?;
+        said = within(start.elapsed(), BACK).with_context(|| format!("{from} to {to}"))?;
     }
-    Ok(format!("traffic again after {}", within(start.elapsed(), BACK)?))
+    Ok(format!("traffic again after {said}"))
 }
 
 /// Does it, has these nodes and their pods call everything on the other side, and looks at the wire.
