@@ -22,12 +22,12 @@ die() {
     exit 1
 }
 
-# bring PACKAGE: of Debian, where that can be done.
+# bring PACKAGE...: of Debian, where that can be done.
 bring() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
-    say "installing $1"
+    say "installing $*"
     apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$1" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
 }
 
 # need COMMAND PACKAGE: installs a Debian package if its command is missing.
@@ -60,6 +60,8 @@ linker() {
 # A compiler with the source of its own standard library, the first that can be had. Sets sysroot.
 compiler() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust $rust (https://rustup.rs, or Debian's packages)"
+    # Build scripts are programs of this machine.
+    command -v cc >/dev/null || bring gcc libc6-dev
     sysroot=$(rustc --print sysroot)
     has_source "$sysroot" || from_rustup || from_debian_src || from_nightly || from_debian_pair ||
         die "no source of the standard library: 'rustup component add rust-src' brings it"

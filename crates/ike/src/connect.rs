@@ -111,6 +111,18 @@ impl Endpoint {
         }
     }
 
+    /// Something unauthenticated says that the peer does not know this call of ours, so it begins anew. Rate-limited as
+    /// suspicions are: who can read along must not be able to keep us from getting through.
+    pub(crate) fn call_again(&mut self, now: Now, id: PeerId, key: u64) {
+        let pause = self.config.timers.suspicion;
+        let Some(entry) = self.directory.get_mut(id).filter(|entry| entry.connecting == Some(key)) else { return };
+        if entry.suspected_at.is_none_or(|at| now.mono >= at.saturating_add(pause)) {
+            entry.suspected_at = Some(now.mono);
+            entry.attempt = entry.attempt.saturating_sub(1);
+            self.abandon(now, key);
+        }
+    }
+
     /// Drops a call of ours that is no longer of use.
     pub(crate) fn abandon(&mut self, now: Now, key: u64) {
         self.with_sa(now, key, |sa, _| sa.phase = Phase::Gone);

@@ -40,6 +40,8 @@ pub(crate) enum Signal {
     Down(Failure),
     /// The peer may have lost this IKE SA.
     Suspicion,
+    /// The peer may have lost our call, which it has answered once.
+    Forgotten,
     /// It can no longer be rekeyed and must be made anew.
     WornOut(Failure),
     /// A rekey made this IKE SA.

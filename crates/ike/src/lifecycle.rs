@@ -55,6 +55,11 @@ impl Endpoint {
                     self.handle_suspicion(now, id);
                 }
             }
+            Signal::Forgotten => {
+                if let Some(id) = peer {
+                    self.call_again(now, id, key);
+                }
+            }
             Signal::WornOut(failure) => {
                 self.note(now, peer, &failure);
                 if let Some(entry) = peer.and_then(|id| self.directory.get_mut(id)) {

@@ -149,9 +149,10 @@ impl IkeSa {
         }
         match self.phase {
             Phase::Live => ctx.signals.push(Signal::Suspicion),
+            Phase::Auth(_) => ctx.signals.push(Signal::Forgotten),
             // There is nothing left to say goodbye to.
             Phase::Closing { .. } | Phase::Rekeyed { .. } => self.phase = Phase::Gone,
-            Phase::Init(_) | Phase::Auth(_) | Phase::HalfOpen(_) | Phase::Lingering { .. } | Phase::Gone => {}
+            Phase::Init(_) | Phase::HalfOpen(_) | Phase::Lingering { .. } | Phase::Gone => {}
         }
     }
 }

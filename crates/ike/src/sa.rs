@@ -236,6 +236,8 @@ impl IkeSa {
         let timing = &self.timers(ctx).retransmit;
         let budget = match request {
             Request::DeleteIke => timing.budget.min(FAREWELL),
+            // It has answered IKE_SA_INIT: if there is no more from it, it has forgotten that, or one of us has moved.
+            Request::Handshake => timing.budget.min(self.timers(ctx).unanswered),
             _ => timing.budget,
         };
         let id = self.exchange.next_id();

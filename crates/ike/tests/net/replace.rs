@@ -1,10 +1,12 @@
 //! An IKE SA is replaced by another: restarts, suspicion, changed addresses and configuration.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use selvedge_ike::{Event, Peer, PeerState};
 
-use crate::harness::{Net, id, subnets};
+use crate::harness::{Net, Packet, Payload, id, subnets};
 
 fn joined() -> (Net, usize, usize) {
     let mut net = Net::new(1);
@@ -92,6 +94,61 @@ fn a_restarted_responder_is_noticed_by_its_answer_to_a_life_sign() {
     net.run_secs(20);
     net.assert_settled(a, b);
     assert_eq!(net.count(a, |event| matches!(event, Event::PeerDown { .. })), 0);
+}
+
+#[test]
+fn a_responder_that_restarts_amid_a_call_is_called_again_at_once() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    net.filter = Some(Box::new(|packet| packet.ike().is_none_or(|(exchange, ..)| exchange != 35)));
+    net.call(a, b, "192.0.2.10:500");
+    net.run(Duration::from_millis(500));
+    net.restart(b);
+    net.filter = None;
+    net.wait_joined(a, b, Duration::from_secs(3));
+}
+
+#[test]
+fn who_says_that_a_call_is_unknown_cannot_prevent_it() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    let calls = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&calls);
+    net.filter = Some(Box::new(move |packet| {
+        if let (Some((35, false, _)), Payload::Ike { bytes, .. }) = (packet.ike(), &packet.payload) {
+            seen.borrow_mut().push(bytes[..16].to_vec());
+        }
+        true
+    }));
+    net.call(a, b, "192.0.2.10:500");
+    for _ in 0..300 {
+        let heard: Vec<Vec<u8>> = calls.borrow_mut().drain(..).collect();
+        for mut bytes in heard {
+            bytes.extend_from_slice(&[41, 0x20, 35, 0x20, 0, 0, 0, 1, 0, 0, 0, 36, 0, 0, 0, 8, 0, 0, 0, 4]);
+            let (from, to) = ("192.0.2.10:500".parse().unwrap(), "192.0.2.1:500".parse().unwrap());
+            net.inject(Packet { from, to, payload: Payload::Ike { bytes, marker: false } });
+        }
+        net.run(Duration::from_millis(10));
+    }
+    net.assert_joined(a, b);
+    assert_eq!(net.count(a, |event| matches!(event, Event::PeerUp { .. })), 1);
+}
+
+#[test]
+fn a_call_that_is_answered_only_at_first_begins_anew_in_seconds() {
+    let mut net = Net::new(1);
+    let a = net.add("beijing.edge-1", "192.0.2.1");
+    let b = net.add("beijing.connector", "192.0.2.10");
+    // The first IKE_AUTH and its repetitions go to where nobody is any more.
+    let mut first = None;
+    net.filter = Some(Box::new(move |packet| match (packet.ike(), &packet.payload) {
+        (Some((35, ..)), Payload::Ike { bytes, .. }) => bytes[..8] != first.get_or_insert(bytes[..8].to_vec())[..],
+        _ => true,
+    }));
+    net.call(a, b, "192.0.2.10:500");
+    net.wait_joined(a, b, Duration::from_secs(15));
 }
 
 #[test]
