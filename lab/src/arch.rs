@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(long, default_value_t = 2)]
     guests: usize,
     /// What time limits are multiplied by in the guests: one slow processor does the work of all nodes.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     slower: u32,
 }
 

@@ -17,6 +17,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// But not longer than this in all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// `errno-base.h`: the same on all architectures.
+const EMFILE: i32 = 24;
+
 /// A watched directory.
 pub(crate) struct Watch {
     events: Receiver<Event>,
@@ -41,7 +44,11 @@ enum Event {
 
 impl Watch {
     pub(crate) fn new(directory: &Path) -> io::Result<Watch> {
-        let inotify = Inotify::init()?;
+        let inotify = Inotify::init().map_err(|error| match error.raw_os_error() {
+            // Files are not what is meant, and the usual 128 are soon used up.
+            Some(EMFILE) => io::Error::other("no inotify instance is left (sysctl fs.inotify.max_user_instances)"),
+            _ => error,
+        })?;
         let mask = WatchMask::CLOSE_WRITE
             | WatchMask::CREATE
             | WatchMask::MOVE

@@ -48,7 +48,11 @@ impl Watch {
             add(&fd, &directory)?;
             Ok(fd)
         };
-        let fd = open().context(|| format!("watch {}", file.display()))?;
+        let fd = open().context(|| format!("watch {}", file.display())).map_err(|error| match error.errno() {
+            // Files are not what is meant, and the usual 128 are soon used up.
+            Some(libc::EMFILE) => error.context("fs.inotify.max_user_instances"),
+            _ => error,
+        })?;
         Ok(Self { fd, directory, name })
     }
 
