@@ -114,8 +114,8 @@ fn folder(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
 
-/// Process 1 of the guest. The modules are those that nothing asks for; not every board has a clock.
-/// busybox finds its other applets through /proc.
+/// Process 1 of the guest. The modules are those that nothing asks for, and the TUN device is everybody's as udev has it;
+/// not every board has a clock. busybox finds its other applets through /proc.
 fn script(options: &Options, arguments: &[String]) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let slower = options.slower.unwrap_or(2);
@@ -129,6 +129,7 @@ mount -t tmpfs -o mode=0755 run /run
 mkdir -p /run/lab
 date -s @{now} >/dev/null
 modprobe -a tun br_netfilter virtio_pci virtio_net
+chmod 0666 /dev/net/tun
 {}",
         task("/usr/local/bin/selvedge-lab", slower, arguments, &["RUST_LOG"])
     ))
