@@ -127,7 +127,9 @@ fn chunks_are_read_in_any_portions() {
         assert_eq!((trailers.len(), trailers.text("x-sum")), (1, Some("7")));
         assert!(rest.is_empty());
     }
-    for bad in ["3\r\nabcd\r\n", "-1\r\n", "0x1\r\na\r\n", "\r\n", "1 2\r\n", "fffffffffffffffff\r\n", "1;a\nb\r\nx\r\n"] {
+    for bad in
+        ["3\r\nabcd\r\n", "-1\r\n", "0x1\r\na\r\n", "\r\n", "1 2\r\n", "fffffffffffffffff\r\n", "1;a\nb\r\nx\r\n"]
+    {
         assert!(pieces(Framing::Chunked, bad.as_bytes(), 100).is_err(), "{bad}");
     }
 }
