@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -143,13 +143,13 @@ impl Controller {
         let now = format!("{:.0}", Timestamp::now());
         let mut updates = Vec::new();
         for status in &output.gateways().statuses {
-            let Some(old) = self.objects.gateway_status(status.kind, &status.namespace, &status.name) else { continue };
-            updates.extend(render(status, old, &now).map(|new| (status, new)));
+            let Some(seen) = self.objects.gateway(status.kind, &status.namespace, &status.name) else { continue };
+            let resource = resource(Kind::Gateway(status.kind), &seen.version);
+            updates.extend(render(status, &seen.status, &now).map(|new| (status, resource, new)));
         }
-        let put = |(status, new): (&Status, Value)| {
+        let put = |(status, resource, new): (&Status, ApiResource, Value)| {
             let (client, status) = (self.around.client.clone(), status.clone());
             async move {
-                let resource = resource(Kind::Gateway(status.kind));
                 let api: Api<DynamicObject> = match status.namespace.is_empty() {
                     true => Api::all_with(client, &resource),
                     false => Api::namespaced_with(client, &status.namespace, &resource),

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use selvedge_model::gateway::Gateway as Section;
+use selvedge_model::gateway::{Gateway as Section, Rule, rule_problem};
 use selvedge_model::{NodeConfig, Service, ServiceSource};
 use serde_json::Value;
 
@@ -189,6 +189,17 @@ pub(crate) fn bundle(secrets: &BTreeSet<SecretName>, certificates: &Certificates
         }
     }
     text
+}
+
+/// Why nodes would refuse a rule, and all else with it.
+fn refusal(rule: &Rule) -> Option<String> {
+    let text = serde_json::to_string(rule).unwrap_or_default();
+    rule_problem(&text).map(|problem| problem.to_string())
+}
+
+/// A name or `*.` and a suffix as nodes take them, in small letters.
+fn is_host(host: &str) -> bool {
+    refusal(&Rule { hosts: vec![host.to_owned()], ..Rule::default() }).is_none()
 }
 
 fn status(object: &Object<GatewayObject>, content: StatusContent) -> Status {
