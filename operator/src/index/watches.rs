@@ -103,10 +103,11 @@ pub(crate) async fn follow<K, T, N>(
     while let Some(event) = stream.next().await {
         let change = match event {
             Ok(event) => {
+                tried = 1;
                 if std::mem::take(&mut failing) {
                     info!(kind = name, "watching again");
                 }
-                change(event, &narrow)
+                change(event, narrow)
             }
             Err(error) => {
                 metrics.watch_failed(name);
@@ -115,9 +116,9 @@ pub(crate) async fn follow<K, T, N>(
                 if is_unknown && versions.len() > 1 {
                     (api, narrow) = ways.next().map_or((api, narrow), |(api, narrow)| (api, narrow));
                     stream = begin(api);
-                    tried += 1;
                 }
-                if is_unknown && tried <= versions.len() && versions.len() > 1 {
+                if is_unknown && tried < versions.len() {
+                    tried += 1;
                     None
                 } else if is_unknown {
                     tried = 1;
