@@ -362,6 +362,19 @@ while ask() == first: pass";
     site.await_status(|status| status.contains("127.1.0.1:8080  out"));
     let met = backends(&site, 6, &format!("{web}/"));
     assert!(met.iter().all(|b| *b == "two"), "{met:?}");
+    let told = site.sh(&format!("{AGENT} status gateway --run-dir run"));
+    for part in [
+        "  web  http at 127.0.0.1:8000\n",
+        "    shop.example, certificate shop valid for ",
+        "      header: /match/* X-Team=two or /match/* ?team=two",
+        "        a/web:80: 127.1.0.1:8080 (out), 127.1.0.2:8080\n",
+        "        a/one:80 (weight 3): 127.1.0.1:8080 (out)\n",
+        "      redirect: /old/*: answers 301: somewhere else\n",
+        "        copies to a/two:80: 127.1.0.2:8080\n",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(site.sh(&format!("{AGENT} status gateway --json --run-dir run")).contains("\"notAfter\":"));
 }
 
 #[test]

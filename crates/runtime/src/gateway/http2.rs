@@ -245,7 +245,7 @@ impl Driver {
         if self.late.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let is_late = |since: &Instant| since.elapsed() >= STUCK;
+        let is_late = |since: &Instant| *since <= first;
         if self.blocked.as_ref().is_some_and(is_late) {
             return Poll::Ready(Given::Connection);
         }

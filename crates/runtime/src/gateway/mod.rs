@@ -12,6 +12,7 @@ pub(crate) mod report;
 pub(crate) mod services;
 mod shared;
 mod tls;
+pub(crate) mod told;
 mod udp;
 
 use std::collections::BTreeSet;
