@@ -134,5 +134,5 @@ setup-arch:
 
 # The operator on a real API server.
 test-kube-operator:
-	lab/tools/kube/build kubernetes
+	lab/tools/kube/build kubernetes gateway helm
 	$(CARGO) test --locked -p selvedge-operator --test cluster -- --ignored --test-threads=2

@@ -263,6 +263,9 @@ fn tls_ends_here_or_is_passed_on() {
         site.output("curl -sk -m 5 --connect-to ::127.0.0.1: https://other.example:8443/").status.code(),
         Some(0)
     );
+    let stranger = site.output("openssl s_client -connect 127.0.0.1:8443 -servername other.example </dev/null 2>&1");
+    let stranger = String::from_utf8_lossy(&stranger.stdout).into_owned();
+    assert!(stranger.contains("SSL alert number 112"), "{stranger}");
     let known = "https://known.example:8443/";
     assert_ne!(
         site.output(&format!("curl -s -m 5 --cacert ca.pem --connect-to ::127.0.0.1: {known}")).status.code(),
@@ -288,6 +291,90 @@ fn tls_ends_here_or_is_passed_on() {
     while !new() {
         assert!(Instant::now() < end, "the old certificate is still shown");
     }
+}
+
+#[test]
+fn a_connection_stays_with_the_host_it_was_made_for() {
+    let site = Site::new("moved");
+    // Where the site of the connection was another one is put, which asks for certificates of clients.
+    let script = "import http.client, json, os, socket, ssl
+context = ssl.create_default_context(cafile='ca.pem')
+connection = http.client.HTTPConnection('shop.example')
+connection.sock = context.wrap_socket(socket.create_connection(('127.0.0.1', 8443)), server_hostname='shop.example')
+def ask(host):
+    connection.request('GET', '/match', headers={'Host': host + '.example'})
+    answer = connection.getresponse(); answer.read()
+    return answer.status
+print(ask('shop'), ask('known'), ask('other'))
+config = json.load(open('config.json'))
+sites = [l for l in config['gateway']['listeners'] if l['name'] == 'secure'][0]['sites']
+sites.insert(0, dict(sites[-1])); sites[-1]['host'] = 'other.example'; config['generation'] += 1
+open('config.new', 'w').write(json.dumps(config))
+os.rename('config.new', 'config.json')
+while ask('other') == 404: pass
+print(ask('shop'), ask('known'))";
+    assert_eq!(site.sh(&format!("timeout 20 {PYTHON} -c \"{script}\"")), "200 421 404\n200 421\n");
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_given_up() {
+    let site = Site::new("given-up");
+    // The answer has begun, and goes on for ever.
+    let cut = site.output("curl -s -m 1 --http2-prior-knowledge http://127.0.0.1:8000/hang");
+    assert_eq!((cut.status.code(), &*cut.stdout), (Some(28), &b"part"[..]));
+    site.sh("for i in $(seq 100); do ss -Htn state established dport = :8080 | grep -q . || exit 0; sleep 0.05; done; exit 1");
+    // A request that may have been done is not done again: the connection broke while it was.
+    let once = "-o /dev/null -w '%{http_code} ' -X POST http://127.0.0.1:8000/match/once";
+    assert_eq!(site.sh(&format!("curl -s {once} --next -s {once}")).trim(), "200 502");
+    assert_eq!(site.sh("cat again-*"), "x");
+    // The files of one descriptor per connection are not those of the rest of the program.
+    let agent = site.running.last().unwrap().id();
+    let limits = fs::read_to_string(format!("/proc/{agent}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert!(files.split_whitespace().nth(3).unwrap().parse::<u32>().unwrap() >= 8192, "{files}");
+}
+
+#[test]
+fn endpoints_that_are_out_or_gone_get_nothing() {
+    let site = Site::new("out");
+    let web = "http://shop.example:8000";
+    assert!(backends(&site, 4, &format!("{web}/")).contains(&"one".into()));
+    let text = fs::read_to_string(site.path("config.json")).unwrap();
+    let (head, tail) = text.split_at(text.find(r#""name": "web""#).unwrap());
+    let tail = tail.replacen(r#""clusterIps": []"#, r#""clusterIps": ["10.96.0.7"], "health": "http:/fails""#, 1);
+    let text = format!("{head}{tail}").replace(r#""mode": "off""#, r#""mode": "kernel", "cidrs": ["10.96.0.0/16"]"#);
+    let session = "import json, os, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5); s.connect(('127.0.0.1', 5300))
+def ask(): s.send(b'x'); return s.recv(100).split(b':')[0].decode()
+first = ask()
+assert ask() == first
+config = json.load(open('config.json'))
+ports = [x for x in config['services']['list'] if x['name'] == 'udp'][0]['ports']
+gone = {'one': '127.1.0.1', 'two': '127.1.0.2'}[first]
+ports[0]['endpoints'] = [e for e in ports[0]['endpoints'] if e['address'] != gone]; config['generation'] += 1
+open('config.new', 'w').write(json.dumps(config))
+os.rename('config.new', 'config.json')
+while ask() == first: pass";
+    site.sh(&format!("timeout 20 {PYTHON} -c \"{session}\""));
+    // Its probe is answered with 503: it is there, and not well.
+    fs::write(site.path("config.json"), text.replace("n\": 3", "n\": 9")).unwrap();
+    site.await_status(|status| status.contains("127.1.0.1:8080  out"));
+    let met = backends(&site, 6, &format!("{web}/"));
+    assert!(met.iter().all(|b| *b == "two"), "{met:?}");
+    let told = site.sh(&format!("{AGENT} status gateway --run-dir run"));
+    for part in [
+        "  web  http at 127.0.0.1:8000\n",
+        "    shop.example, certificate shop valid for ",
+        "      header: /match/* X-Team=two or /match/* ?team=two",
+        "        a/web:80: 127.1.0.1:8080 (out), 127.1.0.2:8080\n",
+        "        a/one:80 (weight 3): 127.1.0.1:8080 (out)\n",
+        "      redirect: /old/*: answers 301: somewhere else\n",
+        "        copies to a/two:80: 127.1.0.2:8080\n",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(site.sh(&format!("{AGENT} status gateway --json --run-dir run")).contains("\"notAfter\":"));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fuzz_target!(|pieces: Vec<Vec<u8>>| {
             }
             while let Some(event) = side.poll_event() {
                 match event {
-                    Event::Head { fields, .. } if server => drop(read_request(fields)),
+                    Event::Head { fields, end, .. } if server => drop(read_request(fields, end)),
                     Event::Head { fields, .. } => drop(read_answer(fields)),
                     Event::Data { stream, data, .. } => side.release(stream, data.len()),
                     _ => {}

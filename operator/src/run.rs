@@ -125,7 +125,7 @@ impl Operator {
             allocations: self.store.allocations()?,
             incumbents: previous.keys().cloned().collect(),
             complete: self.index.is_complete(),
-            ..Memory::default()
+            certificates: state.certificates(),
         };
         let compiled = compile(&state, &self.options, &memory);
         problems.extend(compiled.problems);
@@ -177,7 +177,12 @@ impl Operator {
             if enrols || settings.revoked.contains(name) {
                 continue;
             }
-            match self.credentials(&authorities, &mut issued, node, name, days, now) {
+            // What cannot be compiled now leaves what there is.
+            let gateway = match &output {
+                Some(output) => output.gateways().bundle(node, &memory.certificates),
+                None => self.store.gateway(node),
+            };
+            match self.credentials(&authorities, &mut issued, (node, name), &gateway, days, now) {
                 Ok((renewal, not_after)) => {
                     wake = wake.min(renewal);
                     certificates.insert(node.to_owned(), not_after);
@@ -298,8 +303,8 @@ impl Operator {
         &self,
         authorities: &Authorities,
         issued: &mut Issued,
-        node: &str,
-        name: &str,
+        (node, name): (&str, &str),
+        gateway: &str,
         days: u32,
         now: SystemTime,
     ) -> Result<(SystemTime, SystemTime), StoreError> {
@@ -309,8 +314,11 @@ impl Operator {
         let mut renewal = upkeep.validity.renewal();
         if let Some((credentials, reason)) = &upkeep.fresh {
             renewal = renewal.max(now + RETRY);
-            self.store.write_credentials(node, credentials, now)?;
+            self.store.write_credentials(node, credentials, gateway, now)?;
             info!("{node}: credentials {reason}, valid until {}", rfc3339(not_after));
+        } else if let Some(old) = old.filter(|_| self.store.gateway(node) != gateway) {
+            self.store.write_credentials(node, &old, gateway, now)?;
+            info!("{node}: certificates of its gateway written");
         }
         Ok((renewal, not_after))
     }
@@ -361,7 +369,11 @@ pub(crate) fn check(
     let mut index = Directory::new(manifests);
     index.scan()?;
     let (state, mut problems) = index.state();
-    let compiled = compile(&state, &options(cluster), &Memory { complete: true, ..Memory::default() });
+    let compiled = compile(
+        &state,
+        &options(cluster),
+        &Memory { complete: true, certificates: state.certificates(), ..Memory::default() },
+    );
     problems.extend(compiled.problems);
     problems.sort();
     let configs = compiled.output.iter().flat_map(Output::configs);

@@ -45,6 +45,21 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"half")
             self.close_connection = True
             return
+        if "/hang" in self.path:
+            self.send_response(200)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"4\r\npart\r\n")
+            # Until nobody wants the rest.
+            self.rfile.read(1)
+            return
+        if "/once" in self.path:
+            # A connection that breaks while the second request is worked on.
+            if getattr(self, "served", False):
+                open(f"again-{NAME}", "a").write("x")
+                self.close_connection = True
+                return
+            self.served = True
         if "/big" in self.path:
             self.send_response(200)
             self.send_header("content-length", str(20_000_000))

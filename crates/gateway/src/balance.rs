@@ -1,6 +1,7 @@
 //! Which endpoint gets a request: by turns, by chance or by a hash that moves few when endpoints change. One that could not
 //! be reached is left alone for a while, unless there is no other.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -33,8 +34,14 @@ pub struct Port {
 }
 
 impl Endpoints {
-    /// Those of the Services that `wanted` names, as the node of that name sees them.
-    pub fn new<'a>(services: &Services, node: &str, wanted: impl Iterator<Item = (&'a Backend, Protocol)>) -> Self {
+    /// Those of the Services that `wanted` names, as the node of that name sees them. Those in `out` are known not to
+    /// answer: they are left out where there are others.
+    pub fn new<'a>(
+        services: &Services,
+        node: &str,
+        out: &BTreeSet<(IpAddr, Protocol, u16)>,
+        wanted: impl Iterator<Item = (&'a Backend, Protocol)>,
+    ) -> Self {
         let mut map = Map::default();
         for (backend, protocol) in wanted {
             let named = |s: &&Service| s.name == backend.service && s.namespace == backend.namespace;
@@ -50,8 +57,11 @@ impl Endpoints {
                 _ => 2,
             };
             let here = port.endpoints.iter().filter(|e| !service.internal_local || e.node == node);
-            let ready = here.filter(|e| ends || !e.terminating);
-            let targets = ready.map(|e| (distance(e), SocketAddr::new(e.address, e.port))).collect();
+            let ready: Vec<&Endpoint> = here.filter(|e| ends || !e.terminating).collect();
+            let answers = |e: &Endpoint| !out.contains(&(e.address, protocol, e.port));
+            let any = ready.iter().any(|e| answers(e));
+            let targets = ready.into_iter().filter(|e| !any || answers(e));
+            let targets = targets.map(|e| (distance(e), SocketAddr::new(e.address, e.port))).collect();
             map.insert(key(backend, protocol), Port { http2: port.app_protocol == "kubernetes.io/h2c", targets });
         }
         Endpoints(map)
@@ -296,6 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_answer_is_left_out_unless_nobody_does() {
+        let endpoints: Vec<Endpoint> = (1..=3).map(|i| Endpoint::new(IpAddr::from([10, 0, 0, i]), 80, "far")).collect();
+        let mut web = Service { namespace: "a".into(), name: "w1".into(), ..Service::default() };
+        web.ports.push(selvedge_model::ServicePort { port: 80, endpoints, ..Default::default() });
+        let services = Services { list: vec![web], ..Services::default() };
+        let backend = backend(1, GatewayBalance::RoundRobin);
+        let see = |out: &[(u8, Protocol)]| {
+            let out = out.iter().map(|(i, protocol)| (IpAddr::from([10, 0, 0, *i]), *protocol, 80)).collect();
+            let all = Endpoints::new(&services, "me", &out, [(&backend, Protocol::Tcp)].into_iter());
+            let targets = all.of(&backend, Protocol::Tcp).unwrap().targets.iter();
+            targets.map(|(_, e)| e.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(see(&[(1, Protocol::Tcp), (2, Protocol::Udp)]), ["10.0.0.2:80", "10.0.0.3:80"]);
+        assert_eq!(see(&[(1, Protocol::Tcp), (2, Protocol::Tcp), (3, Protocol::Tcp)]).len(), 3);
+    }
+
+    #[test]
     fn near_ones_come_first_as_long_as_they_are_well() {
         let mut web = Service { namespace: "a".into(), name: "w1".into(), ..Service::default() };
         let endpoint = |i: u8, node: &str, zone: &str| Endpoint {
@@ -309,7 +336,8 @@ mod tests {
         let mut services = Services { zone: "z".into(), list: vec![web], ..Services::default() };
         let backend = backend(1, GatewayBalance::RoundRobin);
         let see = |services: &Services| {
-            let all = Endpoints::new(services, "me", [(&backend, Protocol::Tcp)].into_iter());
+            let none = BTreeSet::new();
+            let all = Endpoints::new(services, "me", &none, [(&backend, Protocol::Tcp)].into_iter());
             all.of(&backend, Protocol::Tcp).unwrap().targets.iter().map(|(distance, _)| *distance).collect::<Vec<_>>()
         };
         assert_eq!(see(&services), [0, 1, 2]);

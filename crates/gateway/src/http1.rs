@@ -60,7 +60,8 @@ pub fn request(bytes: &[u8]) -> Result<Option<Head<Request>>, Bad> {
     if minor == 0 && framing == Framing::Chunked {
         return Err(Bad(400, "chunks in HTTP/1.0"));
     }
-    let keep_alive = keep_alive(&fields, minor);
+    // A proxy keeps no connection of a client of HTTP/1.0 (RFC 9112, 9.3).
+    let keep_alive = minor > 0 && keep_alive(&fields, minor);
     let upgrade = upgrade(&fields).filter(|_| framing == Framing::None && minor > 0);
     fields.remove("host");
     fields.strip();
@@ -133,8 +134,9 @@ fn keep_alive(fields: &Fields, minor: u8) -> bool {
 
 fn upgrade(fields: &Fields) -> Option<String> {
     let asked = fields.elements("connection").any(|element| element.eq_ignore_ascii_case("upgrade"));
-    // To HTTP/2 nobody changes this way any more (RFC 9113, 3.1).
-    fields.text("upgrade").filter(|to| asked && !to.eq_ignore_ascii_case("h2c")).map(str::to_owned)
+    // To HTTP/2 nobody changes this way any more (RFC 9113, 3.1), and its requests would pass by the rules.
+    let h2c = fields.elements("upgrade").any(|to| to.eq_ignore_ascii_case("h2c"));
+    fields.text("upgrade").filter(|_| asked && !h2c).map(str::to_owned)
 }
 
 /// Writes the head of a request.
@@ -145,9 +147,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, framing: Framing) {
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(request.authority.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_fields(out, &request.fields, framing);
-    let wants_length = matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
-    if framing == Framing::None && wants_length && request.fields.get("content-length").is_none() {
+    // What the request says of its length is not what is sent: a backend would take the next request for the body.
+    write_fields(out, &request.fields, framing, false);
+    if framing == Framing::None && matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") {
         out.extend_from_slice(b"content-length: 0\r\n");
     }
     write_upgrade(out, request.upgrade.as_deref());
@@ -157,7 +159,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, framing: Framing) {
 /// Writes the head of an answer; `last`: nothing follows on this connection.
 pub fn write_response(out: &mut Vec<u8>, response: &Response, framing: Framing, last: bool) {
     out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", response.status, reason(response.status)).as_bytes());
-    write_fields(out, &response.fields, framing);
+    write_fields(out, &response.fields, framing, framing == Framing::None);
     let says_length = response.fields.get("content-length").is_some();
     if framing == Framing::None && !says_length && response.status >= 200 && !matches!(response.status, 204 | 304) {
         out.extend_from_slice(b"content-length: 0\r\n");
@@ -169,9 +171,10 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response, framing: Framing, 
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_fields(out: &mut Vec<u8>, fields: &Fields, framing: Framing) {
+/// `length`: that of the fields is written.
+fn write_fields(out: &mut Vec<u8>, fields: &Fields, framing: Framing, length: bool) {
     for (name, value) in fields.iter() {
-        if name == "content-length" && framing != Framing::None {
+        if name == "content-length" && !length {
             continue;
         }
         write_field(out, name, value);
@@ -267,72 +270,103 @@ impl Body {
 
     /// The next piece at the beginning of `input`, which loses it. `None`: more is needed.
     pub fn next(&mut self, input: &mut Vec<u8>) -> Result<Option<Piece>, Bad> {
+        match self.0 {
+            State::Left(0) => {
+                self.0 = State::Done;
+                Ok(Some(Piece::End(Fields::default())))
+            }
+            State::Done => Ok(None),
+            State::Left(_) | State::UntilClose if input.is_empty() => Ok(None),
+            State::UntilClose => Ok(Some(Piece::Data(std::mem::take(input)))),
+            State::Left(ref mut left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                *left -= take as u64;
+                let data = if take == input.len() { std::mem::take(input) } else { input.drain(..take).collect() };
+                Ok(Some(Piece::Data(data)))
+            }
+            State::Trailers => self.trailers(input),
+            State::Size | State::Chunk(_) | State::Gap => {
+                // All chunks that are there are one piece, however small they are.
+                let (data, length) = self.chunks(input)?;
+                input.drain(..length);
+                match data.is_empty() {
+                    true if matches!(self.0, State::Trailers) => self.trailers(input),
+                    true => Ok(None),
+                    false => Ok(Some(Piece::Data(data))),
+                }
+            }
+        }
+    }
+
+    /// What is in the chunks at the beginning of `input`, and how much of it they take.
+    fn chunks(&mut self, input: &[u8]) -> Result<(Vec<u8>, usize), Bad> {
+        let (mut data, mut rest) = (Vec::new(), input);
         loop {
             match self.0 {
-                State::Left(0) => {
-                    self.0 = State::Done;
-                    return Ok(Some(Piece::End(Fields::default())));
-                }
-                State::Done => return Ok(None),
-                State::UntilClose if input.is_empty() => return Ok(None),
-                State::UntilClose => return Ok(Some(Piece::Data(std::mem::take(input)))),
-                State::Left(ref mut left) | State::Chunk(ref mut left) => {
-                    if input.is_empty() {
-                        return Ok(None);
-                    }
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                State::Chunk(ref mut left) => {
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    let (part, behind) = rest.split_at(take);
+                    data.extend_from_slice(part);
+                    rest = behind;
                     *left -= take as u64;
-                    let data = if take == input.len() { std::mem::take(input) } else { input.drain(..take).collect() };
-                    if matches!(self.0, State::Chunk(0)) {
-                        self.0 = State::Gap;
+                    if *left > 0 {
+                        break;
                     }
-                    return Ok(Some(Piece::Data(data)));
+                    self.0 = State::Gap;
                 }
-                State::Gap => match input.get(..2) {
-                    Some(b"\r\n") => {
-                        input.drain(..2);
+                State::Gap => match rest.split_at_checked(2) {
+                    Some((b"\r\n", behind)) => {
+                        rest = behind;
                         self.0 = State::Size;
                     }
                     Some(_) => return Err(Bad(400, "a chunk is longer than it says")),
-                    None => return Ok(None),
+                    None => break,
                 },
                 State::Size => {
-                    let Some(end) = input.windows(2).position(|two| two == b"\r\n") else {
-                        return if input.len() > MAX_LINE {
-                            Err(Bad(400, "the size of a chunk is none"))
+                    let line = rest.get(..rest.len().min(MAX_LINE)).unwrap_or_default();
+                    let Some(end) = line.windows(2).position(|two| two == b"\r\n") else {
+                        return if rest.len() < MAX_LINE {
+                            Ok((data, input.len() - rest.len()))
                         } else {
-                            Ok(None)
+                            Err(Bad(400, "the size of a chunk is none"))
                         };
                     };
-                    let size = input.get(..end).filter(|line| line.len() <= MAX_LINE).and_then(chunk_size);
-                    let size = size.ok_or(Bad(400, "the size of a chunk is none"))?;
-                    input.drain(..end + 2);
+                    let (line, behind) = rest.split_at(end);
+                    let size = chunk_size(line).ok_or(Bad(400, "the size of a chunk is none"))?;
+                    rest = behind.get(2..).unwrap_or_default();
                     self.0 = if size == 0 { State::Trailers } else { State::Chunk(size) };
                 }
-                State::Trailers => {
-                    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-                    return match httparse::parse_headers(input, &mut fields) {
-                        Ok(httparse::Status::Complete((length, fields))) => {
-                            let mut fields: Fields = fields.iter().map(|h| (h.name, h.value)).collect();
-                            for name in ["content-length", "host", "transfer-encoding"] {
-                                fields.remove(name);
-                            }
-                            fields.strip();
-                            input.drain(..length);
-                            self.0 = State::Done;
-                            Ok(Some(Piece::End(fields)))
-                        }
-                        Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => Ok(None),
-                        _ => Err(Bad(400, "the trailers are none")),
-                    };
-                }
+                _ => break,
             }
+        }
+        Ok((data, input.len() - rest.len()))
+    }
+
+    fn trailers(&mut self, input: &mut Vec<u8>) -> Result<Option<Piece>, Bad> {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        match httparse::parse_headers(input, &mut fields) {
+            Ok(httparse::Status::Complete((length, fields))) => {
+                let mut fields: Fields = fields.iter().map(|h| (h.name, h.value)).collect();
+                for name in ["content-length", "host", "transfer-encoding"] {
+                    fields.remove(name);
+                }
+                fields.strip();
+                input.drain(..length);
+                self.0 = State::Done;
+                Ok(Some(Piece::End(fields)))
+            }
+            Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => Ok(None),
+            _ => Err(Bad(400, "the trailers are none")),
         }
     }
 }
 
 /// Hexadecimal digits, and perhaps extensions behind `;`.
 fn chunk_size(line: &[u8]) -> Option<u64> {
+    // Somebody before us might have taken it for the end of the line.
+    if line.iter().any(|b| matches!(b, b'\r' | b'\n')) {
+        return None;
+    }
     let digits = line.split(|b| *b == b';').next()?;
     let text = std::str::from_utf8(digits).ok()?.trim_end_matches([' ', '\t']);
     let hex = !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_hexdigit());

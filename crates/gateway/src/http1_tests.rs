@@ -58,11 +58,32 @@ fn connections_are_kept_and_upgraded_as_asked() {
     assert!(keep("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     assert!(!keep("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n"));
     assert!(!keep("GET / HTTP/1.0\r\n\r\n"));
-    assert!(keep("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    assert!(!keep("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
     let head = request(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_eq!(head.unwrap().unwrap().message.upgrade.as_deref(), Some("websocket"));
     let head = request(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n");
     assert_eq!(head.unwrap().unwrap().message.upgrade, None);
+    let head = request(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n");
+    assert_eq!(head.unwrap().unwrap().message.upgrade, None);
+}
+
+#[test]
+fn a_path_that_goes_up_is_refused() {
+    for path in ["/a/../b", "/..", "/a/%2e%2E/b", "/a/.%2e", "/a/..;x=y/b", "/a/..\\b?c", "http://a/../b"] {
+        assert_eq!(refused(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).0, 400, "{path}");
+    }
+    for path in ["/a/...", "/a..b/", "/..a", "/a/.;..", "/a?../..", "/a/%2e"] {
+        assert!(request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn a_request_without_a_body_announces_none() {
+    let fields = [("content-length", &b"50"[..])].into_iter().collect();
+    let request = Request { method: "GET".into(), path: "/".into(), fields, ..Request::default() };
+    let mut out = Vec::new();
+    write_request(&mut out, &request, Framing::None);
+    assert_eq!(String::from_utf8(out).unwrap(), "GET / HTTP/1.1\r\nhost: \r\n\r\n");
 }
 
 #[test]
@@ -106,9 +127,24 @@ fn chunks_are_read_in_any_portions() {
         assert_eq!((trailers.len(), trailers.text("x-sum")), (1, Some("7")));
         assert!(rest.is_empty());
     }
-    for bad in ["3\r\nabcd\r\n", "-1\r\n", "0x1\r\na\r\n", "\r\n", "1 2\r\n", "fffffffffffffffff\r\n"] {
+    for bad in
+        ["3\r\nabcd\r\n", "-1\r\n", "0x1\r\na\r\n", "\r\n", "1 2\r\n", "fffffffffffffffff\r\n", "1;a\nb\r\nx\r\n"]
+    {
         assert!(pieces(Framing::Chunked, bad.as_bytes(), 100).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn small_chunks_are_one_piece() {
+    let mut input = b"1\r\nx\r\n".repeat(3000);
+    input.extend_from_slice(b"1\r\ny");
+    let mut body = Body::new(Framing::Chunked);
+    let piece = body.next(&mut input).unwrap();
+    assert!(matches!(piece, Some(Piece::Data(data)) if data.len() == 3001 && data.ends_with(b"xy")));
+    assert_eq!((body.next(&mut input), input.len()), (Ok(None), 0));
+    input.extend_from_slice(b"\r\n0\r\n\r\nnext");
+    assert_eq!(body.next(&mut input), Ok(Some(Piece::End(Fields::default()))));
+    assert_eq!(input, b"next");
 }
 
 #[test]

@@ -60,12 +60,26 @@ impl Request {
         if !(star || self.path.starts_with('/')) || self.path.bytes().any(|b| b <= b' ' || b == 0x7f) {
             return Err(Bad(400, "the path is none"));
         }
+        // A backend that resolves them would be asked for what no rule allowed.
+        if self.split_path().0.split(['/', '\\']).any(goes_up) {
+            return Err(Bad(400, "the path goes up"));
+        }
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&b);
         if self.authority.len() > 255 || !self.authority.bytes().all(plain) {
             return Err(Bad(400, "the host is none"));
         }
         check_fields(&self.fields)
     }
+}
+
+/// Whether an element of a path is `..`, however it is written, perhaps with parameters behind it.
+fn goes_up(element: &str) -> bool {
+    let mut rest = element.split(';').next().unwrap_or_default();
+    let mut dots = 0;
+    while let Some(behind) = [".", "%2e", "%2E"].iter().find_map(|dot| rest.strip_prefix(dot)) {
+        (dots, rest) = (dots + 1, behind);
+    }
+    dots == 2 && rest.is_empty()
 }
 
 pub(crate) fn check_fields(fields: &Fields) -> Result<(), Bad> {

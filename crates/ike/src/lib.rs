@@ -62,6 +62,7 @@ pub use error::Utc;
 pub use event::{Child, EspSuite, Established, Event, LastError, PeerState, PeerStatus, Role, Transmit};
 pub use proposal::IkeSuite;
 pub use ts::TrafficSelector;
+pub use validity::validity;
 
 /// Reads bytes as an IKE message does, for fuzzing: the header, its payloads and the place of the encrypted payload.
 pub fn fuzz_parse(bytes: &[u8]) {

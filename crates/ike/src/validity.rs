@@ -8,7 +8,7 @@ pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const VERSION: u8 = 0xa0;
 
 /// `notBefore` and `notAfter` of a certificate in DER, in seconds since 1970.
-pub(crate) fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
+pub fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
     if let Some((_, after)) = element(rest, VERSION) {

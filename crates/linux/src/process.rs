@@ -63,6 +63,22 @@ pub fn forbid_dumps() -> Result<()> {
     Ok(())
 }
 
+/// Lets this process have so many files and sockets open, or as many as it may; how many that is now.
+pub fn allow_files(wanted: u32) -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is written to a structure of its kind.
+    if sys::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }).is_err() {
+        return 0;
+    }
+    let more = libc::rlimit { rlim_cur: limit.rlim_max.min(wanted.into()), ..limit };
+    // SAFETY: the limit is read from a structure of its kind.
+    let allow = || sys::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) });
+    if limit.rlim_cur < more.rlim_cur && allow().is_ok() {
+        limit = more;
+    }
+    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX)
+}
+
 /// Has this process, and what it starts, use no huge pages: one of 2 MiB is more than all our memory together. A kernel
 /// without them does not know the option, which is as good.
 pub fn forbid_huge_pages() {

@@ -337,6 +337,12 @@ pub enum GatewayBalance {
     Cookie(String),
 }
 
+/// What a node would not take of a rule, with which it would refuse its whole configuration.
+pub fn rule_problem(json: &str) -> Option<ConfigError> {
+    let value = miniserde::json::from_str(json);
+    value.map_or_else(|_| Some(ConfigError::new("rule", "is not JSON")), |value| rule(&Reader::root(&value)).err())
+}
+
 const PROTOCOLS: [(&str, ListenerProtocol); 6] = [
     ("http", ListenerProtocol::Http),
     ("https", ListenerProtocol::Https),
@@ -359,7 +365,8 @@ pub(crate) fn gateway(r: &Reader<'_>) -> Result<Gateway> {
     for (i, one) in listeners.iter().enumerate() {
         let same = |other: &&Listener| {
             (other.port, other.protocol == ListenerProtocol::Udp) == (one.port, one.protocol == ListenerProtocol::Udp)
-                && (&other.interfaces, &other.addresses) == (&one.interfaces, &one.addresses)
+                && (&other.interfaces, &other.addresses, &other.excluded)
+                    == (&one.interfaces, &one.addresses, &one.excluded)
         };
         if let Some(first) = listeners[..i].iter().find(same) {
             let problem = format!("is the port of \"{}\" already, on the same addresses", first.name);

@@ -1,6 +1,6 @@
 //! The verbs that agent and connector share.
 
-#[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+#[cfg(any(feature = "dns", feature = "gateway", feature = "services", feature = "socks"))]
 mod words;
 
 use std::ffi::OsString;
@@ -25,6 +25,14 @@ pub enum Command {
     /// Show what is served, and who answers.
     #[cfg(feature = "services")]
     StatusServices {
+        /// Where it runs.
+        options: Options,
+        /// One JSON document instead of text.
+        json: bool,
+    },
+    /// Show what the edge gateway serves, and where it goes.
+    #[cfg(feature = "gateway")]
+    StatusGateway {
         /// Where it runs.
         options: Options,
         /// One JSON document instead of text.
@@ -131,7 +139,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     let mut options = Options::new(program.folder, program.cni_dir);
     #[cfg(feature = "api")]
     options.read_environment(|name| std::env::var(name).ok())?;
-    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+    #[cfg(any(feature = "dns", feature = "gateway", feature = "services", feature = "socks"))]
     let mut words: Vec<String> = Vec::new();
     let mut json = false;
     let mut file: Option<PathBuf> = None;
@@ -187,7 +195,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
             Long("socks-users") if verb == "run" => {
                 options.socks_users = Some(parser.value().map_err(wrong)?.into());
             }
-            #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+            #[cfg(any(feature = "dns", feature = "gateway", feature = "services", feature = "socks"))]
             Value(value) if words.len() < words::most(&verb) => words.push(value.string().map_err(wrong)?),
             Value(value) if verb == "check" && file.is_none() => file = Some(value.into()),
             other => return Err(wrong(other.unexpected())),
@@ -197,7 +205,7 @@ pub fn parse(program: &Program, args: impl IntoIterator<Item = OsString>) -> Res
     if options.socks.is_some() != options.socks_users.is_some() {
         return Err(Error::new("--socks and --socks-users are of use only together"));
     }
-    #[cfg(any(feature = "dns", feature = "services", feature = "socks"))]
+    #[cfg(any(feature = "dns", feature = "gateway", feature = "services", feature = "socks"))]
     if let Some(command) = words::command(&verb, &words, &options, json, program)? {
         return Ok(command);
     }
@@ -272,6 +280,12 @@ fn help(program: &Program) -> String {
     } else {
         ""
     };
+    let gateway = if cfg!(feature = "gateway") {
+        "  status gateway [--json]
+                     the edge gateway: where it listens, routes, endpoints and their health, ends of certificates\n"
+    } else {
+        ""
+    };
     #[cfg(feature = "api")]
     let doctor = doctor.to_owned() + ENROLL_HELP;
     #[cfg(feature = "socks")]
@@ -287,7 +301,7 @@ Verbs:
   run                run in the foreground; tunnels outlive the program, so it can be restarted or upgraded
                      while traffic flows
   status [--json]    what the running program does: peers, paths, SA ages, bytes, datapath, last errors
-{services}{names}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
+{services}{gateway}{names}{doctor}  check [FILE]       read a configuration and say what is wrong with it; changes nothing
   clean              stop tunnels and remove every route, rule, policy, device and file it ever made,
                      and nothing else
 
@@ -341,6 +355,8 @@ mod tests {
         assert!(options.metered);
         assert!(matches!(read("status --json"), Ok(Command::Status { json: true, .. })));
         assert!(matches!(read("status services --json"), Ok(Command::StatusServices { json: true, .. })));
+        #[cfg(feature = "gateway")]
+        assert!(matches!(read("status gateway"), Ok(Command::StatusGateway { json: false, .. })));
         assert!(matches!(read("doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(read("check x.json"), Ok(Command::Check(p)) if p == Path::new("x.json")));
     }

@@ -80,6 +80,15 @@ fn execute(program: &Program, command: Command) -> Result<ExitCode> {
             let status = miniserde::json::from_str(&text);
             print(&served::human(&status.context(|| "the running program is of another version".to_owned())?))
         }
+        #[cfg(feature = "gateway")]
+        Command::StatusGateway { options, json } => {
+            let text = ask(&options, program, "gateway")?;
+            if json {
+                return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
+            }
+            let told = miniserde::json::from_str(&text);
+            print(&gateway::told::human(&told.context(|| "the running program is of another version".to_owned())?))
+        }
         #[cfg(feature = "dns")]
         Command::Query { options, name, kind } => {
             let status = read_status(&ask(&options, program, "status")?)?.dns;

@@ -377,7 +377,12 @@ impl Node {
             false => Default::default(),
         };
         let pem = if loaded.gateway.is_empty() { &local } else { &loaded.gateway };
-        self.gateway.set(&loaded.config, pem, self.gateway_serves(&loaded.config))
+        let serves = self.gateway_serves(&loaded.config);
+        #[cfg(feature = "services")]
+        let out = self.watch.health().out();
+        #[cfg(not(feature = "services"))]
+        let out = &Default::default();
+        self.gateway.set(&loaded.config, out, pem, serves)
     }
 
     /// Whether Services can go through the edge gateway: this node has the address for it.

@@ -263,6 +263,11 @@ async fn answer(
             let text = match &word[..read] {
                 #[cfg(feature = "services")]
                 b"services\n" => miniserde::json::to_string(&crate::served::summary(node, now)),
+                #[cfg(feature = "gateway")]
+                b"gateway\n" => {
+                    let status = crate::summary::gateway(node);
+                    miniserde::json::to_string(&crate::gateway::told::summary(node, status, now))
+                }
                 _ => miniserde::json::to_string(&summary(program, node, now)),
             };
             // A visitor that does not read must not hold up the node.

@@ -77,7 +77,7 @@ pub(crate) fn summary(program: &Program, node: &mut Node, now: Now) -> Status {
 }
 
 #[cfg(feature = "gateway")]
-fn gateway(node: &Node) -> Option<crate::status::GatewayStatus> {
+pub(crate) fn gateway(node: &Node) -> Option<crate::status::GatewayStatus> {
     use crate::status::{GatewayStatus, LeftAlone, ListenerStatus};
     let report = node.gateway.report()?;
     let listeners = node.gateway.section().listeners.iter().map(|listener| {

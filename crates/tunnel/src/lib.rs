@@ -27,7 +27,7 @@ pub use ids::REQIDS;
 pub use kernel::flush_kernel_sas;
 pub use pair::{Traffic, TunnelPath};
 pub use report::{Drops, PeerReport, Report};
-pub use selvedge_ike::{Credentials, Now, Utc, Wall};
+pub use selvedge_ike::{Credentials, Now, Utc, Wall, validity};
 #[cfg(feature = "enrol")]
 pub use selvedge_ike::{certificate_request, new_key, sha256};
 pub use tunnels::{Refusal, Tunnels};

@@ -30,6 +30,7 @@ complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l socks-users -
 complete -c selvedge-agent -n '__fish_seen_subcommand_from run' -l metered -d 'keep tunnels as quiet as they can'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from status doctor' -l json -d 'one JSON document'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a dns -d 'names, and whom it asks'
+complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a gateway -d 'what the edge gateway serves, and where it goes'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from status' -a services -d 'what is served, and who answers'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from dns' -a query -d 'ask for a name'
 complete -c selvedge-agent -n '__fish_seen_subcommand_from check' -F

@@ -75,14 +75,19 @@ impl GatewayKind {
         }
     }
 
-    /// The version that is watched: the oldest that servers of today have.
-    pub(crate) fn version(self) -> &'static str {
+    /// The versions that API servers may have: the first of them that this one serves is watched.
+    pub(crate) fn versions(self) -> &'static [&'static str] {
         match self {
-            GatewayKind::GatewayClass | GatewayKind::Gateway | GatewayKind::HttpRoute | GatewayKind::GrpcRoute => "v1",
-            GatewayKind::TlsRoute | GatewayKind::TcpRoute | GatewayKind::UdpRoute => "v1alpha2",
-            GatewayKind::ReferenceGrant => "v1beta1",
-            // What EdgeMesh installs.
-            GatewayKind::IstioGateway | GatewayKind::VirtualService | GatewayKind::DestinationRule => "v1alpha3",
+            GatewayKind::GatewayClass | GatewayKind::Gateway | GatewayKind::HttpRoute | GatewayKind::GrpcRoute => {
+                &["v1"]
+            }
+            // As they are in the standard channel, and as they were in the experimental one.
+            GatewayKind::TlsRoute | GatewayKind::TcpRoute | GatewayKind::UdpRoute => &["v1", "v1alpha2"],
+            GatewayKind::ReferenceGrant => &["v1beta1", "v1"],
+            // EdgeMesh installs the older one.
+            GatewayKind::IstioGateway | GatewayKind::VirtualService | GatewayKind::DestinationRule => {
+                &["v1alpha3", "v1"]
+            }
         }
     }
 

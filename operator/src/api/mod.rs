@@ -18,6 +18,7 @@ mod outpost;
 mod schema;
 mod selector;
 mod status;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,7 @@ pub(crate) use gateway::{GatewayKind, GatewayObject};
 pub(crate) use kubernetes::Node;
 pub(crate) use outpost::OutpostStatus;
 pub(crate) use status::{Condition, date};
+pub(crate) use tls::Certificate;
 
 /// API version of our own kinds.
 pub(crate) const API_VERSION: &str = "selvedge.dev/v1alpha1";
@@ -101,6 +103,8 @@ pub(crate) enum Content {
     EndpointSlice(Option<EndpointSlice>),
     Block(Block),
     Gateway(Box<GatewayObject>),
+    /// With a certificate, or why it has none. In manifests only: those of a cluster are read by name.
+    Secret(Result<Certificate, String>),
 }
 
 /// What is wrong in an object: `spec.podCIDRs[0]` and words.
@@ -126,7 +130,9 @@ pub(crate) fn name(value: &Value) -> ObjectRef {
         ..ObjectRef::default()
     };
     match reference.kind.as_str() {
-        "Service" | "EndpointSlice" if reference.namespace.is_empty() => reference.namespace = "default".to_owned(),
+        "Service" | "EndpointSlice" | "Secret" if reference.namespace.is_empty() => {
+            reference.namespace = "default".to_owned()
+        }
         "Node" | "Cluster" | "Community" | "Outpost" | "IPAMBlock" | "GatewayClass" => reference.namespace.clear(),
         _ => {}
     }
@@ -160,6 +166,10 @@ pub(crate) fn read(value: &Value) -> Result<Option<Content>, FieldError> {
             return Err(FieldError::new("apiVersion", format!("\"{version}\" is not {API_VERSION}")));
         }
         ("v1", "Node") => Content::Node(kubernetes::node(value)?),
+        ("v1", "Secret") => match tls::secret(value) {
+            Some(secret) => Content::Secret(secret),
+            None => return Ok(None),
+        },
         ("v1", "Service") => Content::Service(kubernetes::narrow(value)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => Content::EndpointSlice(kubernetes::narrow(value)?),
         (calico::API_VERSION, "IPAMBlock") => Content::Block(calico::block(value)?),

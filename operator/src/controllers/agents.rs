@@ -88,7 +88,7 @@ impl Agents {
         let (out, mut changes) = mpsc::channel(WAITING);
         let api: Api<KubernetesPod> = Api::namespaced(self.client.clone(), &self.namespace);
         let ours = Config::default().labels(&fleet::selector());
-        let watch = follow("Pod", api, ours, |pod| narrow(&pod), |change| change, metrics, out);
+        let watch = follow("Pod", vec![(api, |pod| narrow(&pod))], ours, |change| change, metrics, out);
         let watch = tokio::spawn(watch);
         loop {
             tokio::select! {

@@ -72,7 +72,7 @@ fn event(
         "Node" | "Service" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         _ => match GatewayKind::titled(&of) {
-            Some(kind) => &format!("{}/{}", kind.group(), kind.version()),
+            Some(kind) => &format!("{}/{}", kind.group(), seen.version),
             None => API_VERSION,
         },
     };

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::stream;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -20,7 +21,7 @@ use super::render::name;
 use super::write::PARALLEL;
 use crate::api::{Condition, date};
 use crate::core::Output;
-use crate::core::gateway::{CONTROLLER, Certificate, Certificates, SecretName, Status, StatusContent, bundle};
+use crate::core::gateway::{CONTROLLER, Certificate, Certificates, SecretName, Status, StatusContent};
 use crate::index::{Kind, key, resource};
 use crate::telemetry::Verb;
 
@@ -81,16 +82,10 @@ impl EdgeGateways {
 }
 
 fn certificate(secret: &Secret) -> Result<Certificate, String> {
-    let read = |name: &str| {
+    Certificate::read(|name| {
         let bytes = &secret.data.as_ref()?.get(name)?.0;
         String::from_utf8(bytes.clone()).ok()
-    };
-    let chain = read("tls.crt").filter(|text| text.contains("BEGIN CERTIFICATE")).ok_or("has no tls.crt")?;
-    let key = read("tls.key").filter(|text| text.contains("PRIVATE KEY")).ok_or("has no tls.key")?;
-    // A line that looks like a name of a section would begin one.
-    let lines = |text: &str| text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    let pem = format!("{}\n{}", lines(&chain), lines(&key));
-    Ok(Certificate { pem, authorities: read("ca.crt").map(|text| lines(&text)) })
+    })
 }
 
 impl Controller {
@@ -102,8 +97,7 @@ impl Controller {
         let nodes: BTreeSet<String> = with.chain(self.gateways.given.keys()).cloned().collect();
         let mut good = true;
         for node in nodes {
-            let wanted = output.gateways().secrets.get(&node);
-            let text = wanted.map(|secrets| bundle(secrets, &self.gateways.certificates)).unwrap_or_default();
+            let text = output.gateways().bundle(&node, &self.gateways.certificates);
             // It goes with the credentials: they come first.
             let Some(there) = self.written.secrets.get(&key(&node)) else {
                 self.gateways.given.remove(&node);
@@ -113,13 +107,18 @@ impl Controller {
             if before.is_some_and(|(given, version)| *given == text && there.version <= *version) {
                 continue;
             }
-            let data = if text.is_empty() { json!({}) } else { json!({KEY: text}) };
-            let patch =
-                json!({"apiVersion": "v1", "kind": "Secret", "stringData": data, "metadata": {"name": name(&node)}});
-            let params = PatchParams::apply(MANAGER).force();
+            // What is applied as `stringData` would stay in `data` when it is no longer applied.
+            let (params, patch) = if text.is_empty() {
+                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                (params, Patch::Merge(json!({"data": {KEY: null}})))
+            } else {
+                let data = json!({KEY: ByteString(text.clone().into_bytes())});
+                let metadata = json!({"name": name(&node)});
+                let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data});
+                (PatchParams::apply(MANAGER).force(), Patch::Apply(secret))
+            };
             let about = || format!("certificates of gateways on {node}");
-            let applied =
-                bounded(async { secrets.patch(&name(&node), &params, &Patch::Apply(&patch)).await.context(about) });
+            let applied = bounded(async { secrets.patch(&name(&node), &params, &patch).await.context(about) });
             let applied = applied.await;
             self.around.metrics.written("secret", Verb::Apply, applied.is_ok());
             match applied {
@@ -143,13 +142,13 @@ impl Controller {
         let now = format!("{:.0}", Timestamp::now());
         let mut updates = Vec::new();
         for status in &output.gateways().statuses {
-            let Some(old) = self.objects.gateway_status(status.kind, &status.namespace, &status.name) else { continue };
-            updates.extend(render(status, old, &now).map(|new| (status, new)));
+            let Some(seen) = self.objects.gateway(status.kind, &status.namespace, &status.name) else { continue };
+            let resource = resource(Kind::Gateway(status.kind), &seen.version);
+            updates.extend(render(status, &seen.status, &now).map(|new| (status, resource, new)));
         }
-        let put = |(status, new): (&Status, Value)| {
+        let put = |(status, resource, new): (&Status, ApiResource, Value)| {
             let (client, status) = (self.around.client.clone(), status.clone());
             async move {
-                let resource = resource(Kind::Gateway(status.kind));
                 let api: Api<DynamicObject> = match status.namespace.is_empty() {
                     true => Api::all_with(client, &resource),
                     false => Api::namespaced_with(client, &status.namespace, &resource),

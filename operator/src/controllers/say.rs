@@ -37,7 +37,7 @@ impl Controller {
         let put = |update: Update| {
             let client = client.clone();
             async move {
-                let api: Api<DynamicObject> = Api::all_with(client, &resource(update.kind));
+                let api: Api<DynamicObject> = Api::all_with(client, &resource(update.kind, update.kind.versions()[0]));
                 let patch = Patch::Merge(json!({"status": update.status}));
                 let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                 let about = || format!("status of {} {}", update.kind.name(), update.name);

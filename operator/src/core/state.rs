@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 
 use selvedge_edgeapi::{EndpointSlice, Service};
 
-use crate::api::{Block, ClusterSpec, CommunitySpec, Content, GatewayKind, GatewayObject, Node, Object, ObjectRef};
+use super::gateway::Certificates;
+use crate::api::{
+    Block, Certificate, ClusterSpec, CommunitySpec, Content, GatewayKind, GatewayObject, Node, Object, ObjectRef,
+};
 
 /// Every object that matters, by name or by namespace and name.
 #[derive(Default)]
@@ -16,9 +19,16 @@ pub(crate) struct ClusterState {
     pub(crate) gateways: BTreeMap<(GatewayKind, String, String), Object<GatewayObject>>,
     /// Of Calico's IPAM.
     pub(crate) blocks: BTreeMap<String, Object<Block>>,
+    /// TLS Secrets of manifests.
+    pub(crate) secrets: BTreeMap<(String, String), Object<Result<Certificate, String>>>,
 }
 
 impl ClusterState {
+    /// What is in the TLS Secrets of manifests.
+    pub(crate) fn certificates(&self) -> Certificates {
+        self.secrets.iter().map(|(name, secret)| (name.clone(), secret.value.clone())).collect()
+    }
+
     /// Adds an object unless one of that name is there: then the error is that one.
     pub(crate) fn insert(&mut self, object: Object<Content>) -> Result<(), ObjectRef> {
         let reference = object.reference;
@@ -37,6 +47,7 @@ impl ClusterState {
                 put(&mut self.gateways, key, reference, *value)
             }
             Content::Block(value) => put(&mut self.blocks, name, reference, value),
+            Content::Secret(value) => put(&mut self.secrets, namespaced, reference, value),
         }
     }
 }

@@ -34,6 +34,15 @@ impl Kind {
         Kind::FEW.into_iter().chain(GatewayKind::ALL.map(Kind::Gateway))
     }
 
+    /// The first of them that an API server knows is watched.
+    pub(crate) fn versions(self) -> &'static [&'static str] {
+        match self {
+            Kind::Cluster | Kind::Community | Kind::Outpost => &["v1alpha1"],
+            Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::Block => &["v1"],
+            Kind::Gateway(kind) => kind.versions(),
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Cluster => "Cluster",
@@ -74,6 +83,8 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) reference: ObjectRef,
+    /// The version of its kind that the API server has.
+    pub(crate) version: String,
     pub(crate) identity: Identity,
     /// The last version that makes sense.
     content: Option<Content>,
@@ -100,7 +111,8 @@ impl Seen {
         let ours = Kind::of(&reference).is_some_and(told);
         let status = if ours { value.get("status").cloned().unwrap_or_default() } else { Value::Null };
         let key = (reference.namespace.clone(), reference.name.clone());
-        (key, Seen { reference, identity, content, problem, status })
+        let version = text("/apiVersion").rsplit('/').next().unwrap_or_default().to_owned();
+        (key, Seen { reference, version, identity, content, problem, status })
     }
 
     /// Whether anything changed that could change what is compiled or told.
@@ -159,10 +171,9 @@ impl Objects {
         Some(spec)
     }
 
-    /// What an object of the edge gateway says about itself.
-    pub(crate) fn gateway_status(&self, kind: GatewayKind, namespace: &str, name: &str) -> Option<&Value> {
-        let seen = self.kinds.get(&Kind::Gateway(kind))?.get(&(namespace.to_owned(), name.to_owned()))?;
-        Some(&seen.status)
+    /// An object of the edge gateway.
+    pub(crate) fn gateway(&self, kind: GatewayKind, namespace: &str, name: &str) -> Option<&Seen> {
+        self.kinds.get(&Kind::Gateway(kind))?.get(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// All objects of the kinds that have a status.

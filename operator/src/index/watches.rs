@@ -35,40 +35,44 @@ pub(crate) enum News {
 /// Starts all watches. They end with the receiver.
 pub(crate) fn start(client: &Client, namespace: &str, manager: &str, metrics: &Metrics, news: &Sender<News>) {
     for kind in Kind::all() {
-        let resource = resource(kind);
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let narrow = move |object: DynamicObject| {
-            let mut value = serde_json::to_value(object).unwrap_or_default();
-            // Items of a list do not always say what they are.
-            value["apiVersion"] = resource.api_version.clone().into();
-            value["kind"] = resource.kind.clone().into();
-            Some(Seen::read(&value))
-        };
+        let versions = kind.versions().iter().map(|version| {
+            let resource = resource(kind, version);
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            let narrow = move |object: DynamicObject| {
+                let mut value = serde_json::to_value(object).unwrap_or_default();
+                // Items of a list do not always say what they are.
+                value["apiVersion"] = resource.api_version.clone().into();
+                value["kind"] = resource.kind.clone().into();
+                Some(Seen::read(&value))
+            };
+            (api, narrow)
+        });
         let to_news = move |change| News::Object(kind, Box::new(change));
-        let follow =
-            follow(kind.name(), api, Config::default().timeout(WATCH), narrow, to_news, metrics.clone(), news.clone());
-        tokio::spawn(follow);
+        let config = Config::default().timeout(WATCH);
+        tokio::spawn(follow(kind.name(), versions.collect(), config, to_news, metrics.clone(), news.clone()));
     }
     let own = Config::default().timeout(WATCH).labels(&format!("app.kubernetes.io/managed-by={manager},{NODE_LABEL}"));
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let narrow = |object: ConfigMap| written::config(&object);
-    tokio::spawn(follow("ConfigMap", configs, own.clone(), narrow, News::Config, metrics.clone(), news.clone()));
+    let follow_configs =
+        follow("ConfigMap", vec![(configs, narrow)], own.clone(), News::Config, metrics.clone(), news.clone());
+    tokio::spawn(follow_configs);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let narrow = |object: Secret| written::secret(&object);
-    tokio::spawn(follow("Secret", secrets, own, narrow, News::Secret, metrics.clone(), news.clone()));
+    tokio::spawn(follow("Secret", vec![(secrets, narrow)], own, News::Secret, metrics.clone(), news.clone()));
 }
 
-/// How the API server calls a kind.
-pub(crate) fn resource(kind: Kind) -> ApiResource {
-    let (group, version, plural) = match kind {
-        Kind::Cluster => ("selvedge.dev", "v1alpha1", "clusters"),
-        Kind::Community => ("selvedge.dev", "v1alpha1", "communities"),
-        Kind::Outpost => ("selvedge.dev", "v1alpha1", "outposts"),
-        Kind::Node => ("", "v1", "nodes"),
-        Kind::Service => ("", "v1", "services"),
-        Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
-        Kind::Block => ("crd.projectcalico.org", "v1", "ipamblocks"),
-        Kind::Gateway(kind) => (kind.group(), kind.version(), kind.plural()),
+/// How the API server calls a version of a kind.
+pub(crate) fn resource(kind: Kind, version: &str) -> ApiResource {
+    let (group, plural) = match kind {
+        Kind::Cluster => ("selvedge.dev", "clusters"),
+        Kind::Community => ("selvedge.dev", "communities"),
+        Kind::Outpost => ("selvedge.dev", "outposts"),
+        Kind::Node => ("", "nodes"),
+        Kind::Service => ("", "services"),
+        Kind::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
+        Kind::Block => ("crd.projectcalico.org", "ipamblocks"),
+        Kind::Gateway(kind) => (kind.group(), kind.plural()),
     };
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     ApiResource {
@@ -80,32 +84,44 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-/// One watch. It ends with the receiver.
+/// One watch, of the first of the `versions` that the API server knows. It ends with the receiver.
 pub(crate) async fn follow<K, T, N>(
     name: &'static str,
-    api: Api<K>,
+    versions: Vec<(Api<K>, impl Fn(K) -> Option<(Key, T)>)>,
     config: Config,
-    narrow: impl Fn(K) -> Option<(Key, T)>,
     to_news: impl Fn(Change<T>) -> N,
     metrics: Metrics,
     news: Sender<N>,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut stream = watch(api, config).default_backoff().boxed();
-    let (mut failing, mut unknown) = (false, false);
+    let mut ways = versions.iter().cycle();
+    let Some((mut api, mut narrow)) = ways.next().map(|(api, narrow)| (api, narrow)) else { return };
+    let begin = |api: &Api<K>| watch(api.clone(), config.clone()).default_backoff().boxed();
+    let mut stream = begin(api);
+    let (mut failing, mut unknown, mut tried) = (false, false, 1);
     while let Some(event) = stream.next().await {
         let change = match event {
             Ok(event) => {
+                tried = 1;
                 if std::mem::take(&mut failing) {
                     info!(kind = name, "watching again");
                 }
-                change(event, &narrow)
+                change(event, narrow)
             }
             Err(error) => {
                 metrics.watch_failed(name);
                 let kind = Kind::all().find(|kind| kind.name() == name && kind.may_be_unknown());
-                if kind.is_some_and(|kind| is_unknown(&error, kind)) {
+                let is_unknown = kind.is_some_and(|kind| is_unknown(&error, kind));
+                if is_unknown && versions.len() > 1 {
+                    (api, narrow) = ways.next().map_or((api, narrow), |(api, narrow)| (api, narrow));
+                    stream = begin(api);
+                }
+                if is_unknown && tried < versions.len() {
+                    tried += 1;
+                    None
+                } else if is_unknown {
+                    tried = 1;
                     debug!(kind = name, "unknown to the API server");
                     unknown = matches!(kind, Some(Kind::Gateway(_)));
                     Some(Change::Absent)

@@ -365,3 +365,61 @@ fn an_output_that_fails_is_that_nodes_alone() {
     assert_eq!(outcome.wake, bench.now + RETRY);
     assert!(bench.out("edge-1/config.json").exists());
 }
+
+#[test]
+fn certificates_of_a_gateway_come_with_the_credentials_and_go() {
+    let mut bench = bench();
+    let gateway = "\
+apiVersion: v1
+kind: Node
+metadata: {name: edge-1, labels: {node-role.kubernetes.io/edge: '', gate: 'yes'}}
+status: {addresses: [{type: InternalIP, address: 192.168.11.2}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: edge, annotations: {selvedge.dev/nodes: gate=yes}}
+spec: {controllerName: selvedge.dev/gateway}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  gatewayClassName: edge
+  listeners: [{name: web, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: shop-tls}]}}]
+";
+    let secret = |key: &str| {
+        let pem = |what: &str, text: &str| format!("-----BEGIN {what}-----\\n{text}\\n-----END {what}-----\\n");
+        let (chain, key) = (pem("CERTIFICATE", "Y2VydA=="), pem("PRIVATE KEY", key));
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: shop-tls}}\ntype: kubernetes.io/tls\nstringData:\n  \
+             tls.crt: \"{chain}\"\n  tls.key: \"{key}\"\n"
+        )
+    };
+    bench.write("edge-1.yaml", gateway);
+    assert!(bench.run());
+    assert!(!bench.out("edge-1/tls/gateway.pem").exists());
+    bench.write("secret.yaml", &secret("b25l"));
+    bench.now += Duration::from_secs(1);
+    assert!(bench.run());
+    let read = |path: &str| fs::read_to_string(bench.out(path)).unwrap();
+    assert!(read("edge-1/tls/gateway.pem").starts_with("# default_shop-tls\n-----BEGIN CERTIFICATE-----"));
+    assert!(read("edge-1/config.json").contains("default_shop-tls"));
+    assert_eq!(bench.mode("edge-1/tls/gateway.pem"), 0o640);
+    assert!(!bench.out("cloud-1/tls/gateway.pem").exists());
+    for file in ["edge-1/config.json", "status.json"] {
+        assert!(!read(file).contains("b25l"), "a key in {file}");
+    }
+    // It follows the Secret, without new credentials.
+    let (chain, inodes) = (read("edge-1/tls/tls.crt"), bench.inodes());
+    assert!(bench.run());
+    assert_eq!(bench.inodes(), inodes);
+    bench.write("secret.yaml", &secret("dHdv"));
+    bench.now += Duration::from_secs(1);
+    assert!(bench.run());
+    let read = |path: &str| fs::read_to_string(bench.out(path)).unwrap();
+    assert!(read("edge-1/tls/gateway.pem").contains("dHdv") && read("edge-1/tls/tls.crt") == chain);
+    fs::remove_file(bench.manifest("secret.yaml")).unwrap();
+    bench.now += Duration::from_secs(1);
+    assert!(bench.run());
+    assert!(!bench.out("edge-1/tls/gateway.pem").exists() && bench.out("edge-1/tls/tls.key").exists());
+}

@@ -149,10 +149,22 @@ impl Store {
         credentials::read(&self.root.join(node).join("tls"))
     }
 
-    pub(crate) fn write_credentials(&self, node: &str, credentials: &Credentials, now: SystemTime) -> Result<()> {
+    /// `gateway.pem` as it was written beside them.
+    pub(crate) fn gateway(&self, node: &str) -> String {
+        credentials::read_gateway(&self.root.join(node).join("tls"))
+    }
+
+    /// `gateway` are the certificates of its gateway, if it has any.
+    pub(crate) fn write_credentials(
+        &self,
+        node: &str,
+        credentials: &Credentials,
+        gateway: &str,
+        now: SystemTime,
+    ) -> Result<()> {
         self.make_node_directory(node)?;
         let path = self.root.join(node).join("tls");
-        credentials::write(&path, credentials, &version(now)).at(&path)
+        credentials::write(&path, credentials, gateway, &version(now)).at(&path)
     }
 
     /// Removes what this program wrote for a node, and the folder unless somebody put something else there.

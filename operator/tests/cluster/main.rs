@@ -4,6 +4,7 @@
 
 mod calico;
 mod devices;
+mod gateways;
 mod support;
 
 use std::collections::BTreeSet;

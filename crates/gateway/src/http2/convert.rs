@@ -5,8 +5,8 @@ use crate::{Bad, Fields, Request, Response};
 
 type Raw = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Reads the fields of a request.
-pub fn read_request(raw: Raw) -> Result<Request, Bad> {
+/// Reads the fields of a request; `end`: it has no body.
+pub fn read_request(raw: Raw, end: bool) -> Result<Request, Bad> {
     let mut request = Request::default();
     let (mut scheme, mut cookies) = (false, Vec::new());
     let fields = split(raw, |name, value| {
@@ -27,6 +27,11 @@ pub fn read_request(raw: Raw) -> Result<Request, Bad> {
         None
     });
     request.fields = fields.ok_or(Bad(400, "the header is none"))?;
+    let lengths: Vec<&[u8]> = request.fields.all("content-length").collect();
+    let fits = |text: &[u8]| !text.is_empty() && text.iter().all(|b| if end { *b == b'0' } else { b.is_ascii_digit() });
+    if !matches!(lengths[..], [] | [_]) || !lengths.into_iter().all(fits) {
+        return Err(Bad(400, "the length is not that of the body"));
+    }
     if !scheme || request.method.is_empty() || request.path.is_empty() {
         return Err(Bad(400, "method, scheme or path are missing"));
     }

@@ -73,7 +73,7 @@ impl Settings {
             let (Some(id), Some(value)) = (number::<2>(setting, 0), number::<4>(setting, 2)) else { continue };
             match id {
                 3 => self.max_streams = value,
-                4 if value > 1 << 31 => return Err(Lost(Code::FLOW_CONTROL, "a window without end")),
+                4 if value >= 1 << 31 => return Err(Lost(Code::FLOW_CONTROL, "a window without end")),
                 4 => self.window = i64::from(value),
                 5 if !(16_384..1 << 24).contains(&value) => {
                     return Err(Lost(Code::PROTOCOL, "a frame size that cannot be"));

@@ -34,7 +34,7 @@ const MAX_FRAME: usize = 16_384;
 const OUTPUT_FULL: usize = 64 << 10;
 const OUTPUT_FLOOD: usize = 512 << 10;
 
-/// Streams that may be reset more than are ended well.
+/// Streams that may be reset by the peer, or by its mistakes, more than are ended well.
 const MAX_RESETS: u32 = 500;
 
 /// Why a stream or a connection ended (RFC 9113, 7).
@@ -337,6 +337,9 @@ impl Connection {
         while let Some((frame, behind)) = frame::split(rest, MAX_FRAME)? {
             rest = behind;
             self.handle(frame)?;
+            if self.server && self.resets > MAX_RESETS {
+                return Err(Lost(Code::CALM, "resets streams and resets them again"));
+            }
             if self.output.len() > OUTPUT_FLOOD {
                 return Err(Lost(Code::CALM, "asks for more answers than it reads"));
             }
@@ -384,10 +387,7 @@ impl Connection {
                     self.resets += 1;
                     self.events.push_back(Event::Reset { stream, code });
                 }
-                match self.server && self.resets > MAX_RESETS {
-                    true => Err(Lost(Code::CALM, "resets streams and resets them again")),
-                    false => Ok(()),
-                }
+                Ok(())
             }
             Frame::Settings(payload) => {
                 let before = self.theirs.window;
@@ -517,7 +517,9 @@ impl Connection {
         Ok(())
     }
 
+    /// The peer made us reset it, which comes to the same as if it had.
     fn break_stream(&mut self, stream: u32, code: Code) {
+        self.resets += 1;
         self.reset(stream, code);
         self.events.push_back(Event::Reset { stream, code });
     }

@@ -25,7 +25,7 @@ pub(super) fn command(
     json: bool,
     program: &Program,
 ) -> Result<Option<Command>> {
-    #[cfg(not(any(feature = "dns", feature = "services")))]
+    #[cfg(not(any(feature = "dns", feature = "gateway", feature = "services")))]
     let _ = json;
     let options = options.clone();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -33,6 +33,8 @@ pub(super) fn command(
     Ok(Some(match (verb, &words[..]) {
         #[cfg(feature = "services")]
         ("status", ["services"]) => Command::StatusServices { options, json },
+        #[cfg(feature = "gateway")]
+        ("status", ["gateway"]) => Command::StatusGateway { options, json },
         #[cfg(feature = "dns")]
         ("status", ["dns"]) => Command::StatusDns { options, json },
         ("status", [word, ..]) => return wrong(format!("unknown part \"{word}\"")),

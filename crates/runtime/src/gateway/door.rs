@@ -14,19 +14,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::forward::Origin;
+use super::forward::{Admission, Origin};
 use super::shared::{Connection, Door, Guest, Slot, prepare};
 use super::{http1, http2};
 
 /// For a client to say who it wants, or to get TLS up.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// The fatal alert of TLS that nobody of that name is here (RFC 6066, 3), in any version.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
 /// Carries one connection to its end.
 pub(super) async fn welcome(slot: Rc<Slot>, stream: TcpStream, client: SocketAddr, guest: Guest) {
     let door = slot.door();
     slot.shared.count(&door, |counters| counters.connections += 1);
     prepare(&stream);
-    let origin = Origin { client, encrypted: false, port: door.listener.port, site: None };
+    let origin = Origin { client, port: door.listener.port, tls: None };
     let served = match door.listener.protocol {
         ListenerProtocol::Http => {
             drop(door);
@@ -35,9 +38,10 @@ pub(super) async fn welcome(slot: Rc<Slot>, stream: TcpStream, client: SocketAdd
         }
         ListenerProtocol::Https => match accept(&door, stream).await {
             Some((site, stream)) => {
+                let tls = door.table.sites().get(site).map(|site| Rc::new(Admission::to(site)));
                 drop(door);
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let origin = Origin { encrypted: true, site: Some(site), ..origin };
+                let origin = Origin { tls, ..origin };
                 if http2 {
                     http2::serve(slot.clone(), Box::new(stream), Vec::new(), origin).await;
                 } else {
@@ -89,12 +93,13 @@ async fn speak_http(slot: Rc<Slot>, mut io: Connection, origin: Origin) {
 /// Gets TLS up, with the site that the client names.
 async fn accept(door: &Door, stream: TcpStream) -> Option<(usize, TlsStream<TcpStream>)> {
     let accepting = async {
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.ok()?;
+        let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.ok()?;
         let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
         let site = door.table.site(&name).filter(|i| matches!(door.tls.get(*i), Some(Some(_))));
         let config = site.and_then(|i| door.tls.get(i).cloned().flatten());
         let Some((site, config)) = site.zip(config) else {
             log::debug!("gateway: no certificate for \"{name}\"");
+            let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
             return None;
         };
         match start.into_stream(config).await {
@@ -124,6 +129,9 @@ async fn pass_on(slot: &Rc<Slot>, door: &Door, mut stream: TcpStream, client: So
         }
     };
     let site = door.table.site(&name);
+    if site.is_none() {
+        let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
+    }
     join(slot, door, site, &name, Box::new(stream), &buffer, client).await;
     true
 }

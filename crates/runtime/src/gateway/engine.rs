@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use selvedge_gateway::{Map, Table};
 use selvedge_linux::link::{self, Link};
-use selvedge_linux::{netlink, tcp};
+use selvedge_linux::{netlink, process, tcp};
 use selvedge_model::gateway::{Listener, ListenerProtocol};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
@@ -23,8 +23,13 @@ use super::{Wanted, door, forward::Bound, tls, udp};
 use crate::Result;
 use crate::error::Context as _;
 
-/// Connections from outside at the same time. Each may take tens of kilobytes.
+/// Connections from outside at the same time, if there may be as many files. Each may take tens of kilobytes.
 const MOST: usize = 1000;
+
+/// Files that are asked for. Each connection and each request may have one to an endpoint, too; others are for the rest of
+/// the program, and for connections that wait.
+const FILES: u32 = 8192;
+const OTHER_FILES: usize = 512;
 
 /// Clients that wait to be accepted.
 const BACKLOG: u16 = 256;
@@ -72,7 +77,7 @@ async fn serve(inbox: &Inbox) -> Result<()> {
         .and_then(|fd| AsyncFd::with_interest(fd, tokio::io::Interest::READABLE))
         .context(|| "watch the network".to_owned())?;
     let mut engine = Engine {
-        shared: Shared::new(inbox.report.clone()),
+        shared: Shared::new(inbox.report.clone(), most(process::allow_files(FILES))),
         doors: Vec::new(),
         open: Map::default(),
         problems: Vec::new(),
@@ -220,7 +225,7 @@ impl Engine {
 async fn accept(slot: Rc<Slot>, listener: TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, client)) => match Guest::new(&slot, MOST) {
+            Ok((stream, client)) => match Guest::new(&slot, client.ip()) {
                 Some(guest) => {
                     tokio::task::spawn_local(door::welcome(slot.clone(), stream, client, guest));
                 }
@@ -233,6 +238,11 @@ async fn accept(slot: Rc<Slot>, listener: TcpListener) {
             }
         }
     }
+}
+
+/// How many connections there may be with so many files.
+fn most(files: u32) -> usize {
+    ((files as usize).saturating_sub(OTHER_FILES) / 3).clamp(64, MOST)
 }
 
 /// Where a listener listens: addresses of its links and networks, none of those it must not.
@@ -257,6 +267,11 @@ mod tests {
     use selvedge_model::gateway::TlsVersion;
 
     use super::*;
+
+    #[test]
+    fn where_few_files_may_be_open_there_are_fewer_connections() {
+        assert_eq!([0, 1024, 4096, FILES].map(most), [64, 170, MOST, MOST]);
+    }
 
     #[test]
     fn links_and_networks_choose_the_addresses() {

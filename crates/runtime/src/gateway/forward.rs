@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use selvedge_gateway::http1::Piece;
-use selvedge_gateway::{Fields, Found, Picker, Request, Response, answer, prepare, redirection};
+use selvedge_gateway::{Fields, Found, Picker, Request, Response, Site, answer, prepare, redirection};
 use selvedge_model::Protocol;
 use selvedge_model::gateway::{Backend, Mirror, Rule};
 use tokio::net::TcpStream;
@@ -22,18 +22,28 @@ pub(super) const MAX_TRIES: usize = 4;
 /// Until the head of an answer, where the rule does not say.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
-/// Pieces of a body that a slow mirror may leave waiting before it is given up.
+/// Bytes of a body that a slow mirror may leave waiting before it is given up.
 const MIRROR_WAITS: usize = 64 << 10;
 
+/// Copies of requests under way at the same time; there are no more while mirrors are slow.
+const MAX_MIRRORED: usize = 64;
+
 /// Where a request comes from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Origin {
     pub(super) client: SocketAddr,
-    pub(super) encrypted: bool,
     /// The port it came in by.
     pub(super) port: u16,
-    /// The site that its server name chose.
-    pub(super) site: Option<usize>,
+    /// What its TLS was made for, if it has any.
+    pub(super) tls: Option<Rc<Admission>>,
+}
+
+/// The site whose certificate a client was shown, as it was then. Configurations change under connections.
+#[derive(PartialEq, Eq)]
+pub(super) struct Admission {
+    host: String,
+    certificate: String,
+    client_certificates: bool,
 }
 
 /// An answer on its way back.
@@ -64,9 +74,16 @@ enum Failure {
     Timeout,
 }
 
+impl Admission {
+    pub(super) fn to(site: &Site) -> Self {
+        let (host, certificate) = (site.host.clone(), site.certificate.clone());
+        Admission { host, certificate, client_certificates: site.client_certificates }
+    }
+}
+
 impl Origin {
     fn scheme(&self) -> &'static str {
-        if self.encrypted { "https" } else { "http" }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
@@ -83,7 +100,7 @@ impl Answer {
 }
 
 /// Finds the answer to a request.
-pub(super) async fn forward(slot: &Rc<Slot>, origin: Origin, request: Request, body: Option<Body>) -> Answer {
+pub(super) async fn forward(slot: &Rc<Slot>, origin: &Origin, request: Request, body: Option<Body>) -> Answer {
     let door = slot.door();
     slot.shared.count(&door, |counters| counters.requests += 1);
     let (status, text) = match route(&slot.shared, &door, origin, request, body).await {
@@ -100,15 +117,15 @@ pub(super) async fn forward(slot: &Rc<Slot>, origin: Origin, request: Request, b
 async fn route(
     shared: &Rc<Shared>,
     door: &Rc<Door>,
-    origin: Origin,
+    origin: &Origin,
     mut request: Request,
     body: Option<Body>,
 ) -> Result<Answer, (u16, &'static str)> {
-    let site = door.table.site(request.host());
-    if origin.encrypted && site.is_some() && site != origin.site {
+    let site = door.table.site(request.host()).and_then(|i| door.table.sites().get(i));
+    let site = site.ok_or((404, "no such host here"))?;
+    if origin.tls.as_ref().is_some_and(|tls| **tls != Admission::to(site)) {
         return Err((421, "this connection was made for another host"));
     }
-    let site = site.and_then(|i| door.table.sites().get(i)).ok_or((404, "no such host here"))?;
     let found = site.find(&request).ok_or((404, "no route for this request"))?;
     let rule = found.rule;
     if let Some(redirect) = &rule.redirect {
@@ -178,7 +195,7 @@ async fn attempts(
             Err(failure) => Some(failure),
         };
         match failure {
-            Some(Failure::Broken { stale: true }) if repeatable && stale == 0 => {
+            Some(Failure::Broken { stale: true }) if repeatable && request.is_safe() && stale == 0 => {
                 stale += 1;
                 continue;
             }
@@ -244,11 +261,12 @@ fn mirror(
     rule: &Rule,
     asked_for: &Request,
     found: &Found<'_>,
-    origin: Origin,
+    origin: &Origin,
     body: Option<Body>,
 ) -> Option<Body> {
     let chosen = |mirror: &&Mirror| (u64::from(shared.random()) * 10_000) >> 32 < u64::from(mirror.share);
-    let mirrors: Vec<&Mirror> = rule.mirrors.iter().filter(chosen).collect();
+    let room = MAX_MIRRORED.saturating_sub(shared.mirrored.get());
+    let mirrors: Vec<&Mirror> = rule.mirrors.iter().filter(chosen).take(room).collect();
     if mirrors.is_empty() {
         return body;
     }
@@ -261,18 +279,11 @@ fn mirror(
             copies.push(feed);
             copy
         });
-        let (shared, backend) = (shared.clone(), mirror.backend.clone());
+        let (shared, backend, client) = (shared.clone(), mirror.backend.clone(), origin.client.ip());
+        shared.mirrored.set(shared.mirrored.get() + 1);
         tokio::task::spawn_local(async move {
-            let picked = shared.pick(&backend, Protocol::Tcp, origin.client.ip(), Some(&request), &[]);
-            let Ok((endpoint, http2)) = picked else { return };
-            let mut copy = copy;
-            let asking = ask(&shared, endpoint, http2 || backend.http2, true, &request, &mut copy);
-            if let Ok(Ok(answer)) = timeout(ATTEMPT, asking).await {
-                while let Some(Ok(Piece::Data(_))) = match &answer.body {
-                    Some(body) => Some(body.next().await),
-                    None => None,
-                } {}
-            }
+            let _ = timeout(ATTEMPT, send_copy(&shared, &backend, client, &request, copy)).await;
+            shared.mirrored.set(shared.mirrored.get() - 1);
         });
     }
     let body = body?;
@@ -297,4 +308,13 @@ fn mirror(
         }
     });
     Some(passed_on)
+}
+
+/// Asks a mirror, and forgets what it says.
+async fn send_copy(shared: &Rc<Shared>, backend: &Backend, client: IpAddr, request: &Request, mut body: Option<Body>) {
+    let picked = shared.pick(backend, Protocol::Tcp, client, Some(request), &[]);
+    let Ok((endpoint, http2)) = picked else { return };
+    let Ok(answer) = ask(shared, endpoint, http2 || backend.http2, true, request, &mut body).await else { return };
+    let Some(body) = answer.body else { return };
+    while let Ok(Piece::Data(_)) = body.next().await {}
 }

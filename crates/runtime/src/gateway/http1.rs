@@ -54,7 +54,8 @@ pub(super) async fn serve(slot: Rc<Slot>, io: Connection, mut buffer: Vec<u8>, o
         let mut request = head.message;
         if request.fields.text("expect").is_some_and(|text| text.eq_ignore_ascii_case("100-continue")) {
             request.fields.remove("expect");
-            if output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() || output.flush().await.is_err() {
+            // HTTP/1.0 does not know it.
+            if !head.old && write(&mut output, b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
                 return;
             }
         }
@@ -72,7 +73,7 @@ pub(super) async fn serve(slot: Rc<Slot>, io: Connection, mut buffer: Vec<u8>, o
                 }
             };
             let answering = async {
-                let answer = forward(&slot, origin, request, body).await;
+                let answer = forward(&slot, &origin, request, body).await;
                 write_answer(&mut output, answer, is_head, old, !keep || slot.closed.get()).await
             };
             let (mut feeding, mut answering) = (pin!(feeding), pin!(answering));
@@ -124,8 +125,9 @@ async fn read_head(input: &mut ReadHalf<Connection>, buffer: &mut Vec<u8>) -> Op
         if timeout_at(deadline, more(input, buffer, HEAD_READ)).await.ok()?.ok()? == 0 {
             return None;
         }
+        // However many empty lines come first.
         if first {
-            deadline = Instant::now() + HEAD;
+            deadline = deadline.min(Instant::now() + HEAD);
         }
     }
 }
@@ -170,6 +172,10 @@ async fn write_answer(
         wire::write_response(&mut out, &response, Framing::None, false);
         write(output, &out).await?;
         return Ok(Next::Tunnel(stream, said));
+    }
+    // Only where it says what there would be it is told without a body.
+    if body.is_none() && !is_head && response.status != 304 {
+        response.fields.remove("content-length");
     }
     let body = body.filter(|_| !is_head && !matches!(response.status, 204 | 304));
     let framing = match &body {
@@ -379,7 +385,7 @@ impl Reading {
                     feed.end(trailers);
                     return self.finish().await;
                 }
-                Ok(None) => match more(&mut self.input, &mut self.buffer, GATHER).await {
+                Ok(None) => match self.more(&feed).await {
                     Ok(0) if self.body.ends_with_connection() => return feed.end(Fields::default()),
                     Ok(1..) => {}
                     _ => return,
@@ -389,6 +395,14 @@ impl Reading {
                     return;
                 }
             }
+        }
+    }
+
+    /// Reads on as long as anybody wants it.
+    async fn more(&mut self, feed: &Feed) -> io::Result<usize> {
+        tokio::select! {
+            read = more(&mut self.input, &mut self.buffer, GATHER) => read,
+            () = feed.abandoned() => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -405,5 +419,40 @@ impl Reading {
         {
             self.shared.pool.put(self.endpoint, stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_lines_put_nothing_off() {
+        let (ours, mut theirs) = tokio::io::duplex(100);
+        let io: Connection = Box::new(ours);
+        let (mut input, _output) = tokio::io::split(io);
+        let began = Instant::now();
+        let mut buffer = Vec::new();
+        tokio::select! {
+            head = read_head(&mut input, &mut buffer) => assert!(head.is_none()),
+            () = async { loop {
+                theirs.write_all(b"\r\n").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                assert!(began.elapsed() <= HEAD);
+            } } => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_without_a_body_is_not_told() {
+        let write = async |is_head| {
+            let fields = [("content-length", &b"50"[..])].into_iter().collect();
+            let response = Response { status: 200, fields, upgrade: None };
+            let mut out = Vec::new();
+            write_answer(&mut out, Answer { response, body: None, tunnel: None }, is_head, false, false).await.unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(write(false).await.ends_with("content-length: 0\r\n\r\n"));
+        assert!(write(true).await.ends_with("content-length: 50\r\n\r\n"));
     }
 }

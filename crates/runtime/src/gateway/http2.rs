@@ -19,10 +19,13 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::forward::{Answer, Bound, Origin, forward};
 use super::pipe::{Body, Feed, pipe};
-use super::shared::{Connection, Slot};
+use super::shared::{Busy, Connection, Slot};
 
 /// Without any stream.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Until a peer takes anything of what waits for it, on the connection or on a stream.
+const STUCK: Duration = Duration::from_secs(60);
 
 /// Bytes that are read at once.
 const READ: usize = 16 << 10;
@@ -117,16 +120,26 @@ enum Side {
 }
 
 /// A request and its answer.
+#[derive(Default)]
 struct Exchange {
     /// What the peer sends goes here.
     feed: Option<Feed>,
     /// What we send comes from here, and what there was no room for.
     out: Option<Body>,
     rest: Vec<u8>,
+    /// Since when there was no room.
+    stuck: Option<Instant>,
+    _busy: Option<Busy>,
     /// Who looks for the answer; ends with the stream.
     _task: Option<Bound<()>>,
     /// Who waits for the answer.
     reply: Option<oneshot::Sender<Answer>>,
+}
+
+/// What a peer that takes nothing loses.
+enum Given {
+    Streams,
+    Connection,
 }
 
 struct Driver {
@@ -140,6 +153,9 @@ struct Driver {
     lost: bool,
     over: bool,
     idle: Pin<Box<Sleep>>,
+    /// Since when the peer takes nothing.
+    blocked: Option<Instant>,
+    late: Pin<Box<Sleep>>,
 }
 
 impl Driver {
@@ -149,8 +165,9 @@ impl Driver {
             Side::Client { .. } => wire::Connection::client(),
         };
         let exchanges = Map::default();
-        let idle = Box::pin(sleep(IDLE));
-        Driver { wire, io, side, exchanges, output: Vec::new(), written: 0, lost: false, over: false, idle }
+        let (idle, late) = (Box::pin(sleep(IDLE)), Box::pin(sleep(STUCK)));
+        let output = Vec::new();
+        Driver { wire, io, side, exchanges, output, written: 0, lost: false, over: false, idle, blocked: None, late }
     }
 
     /// False: the connection is lost.
@@ -186,6 +203,11 @@ impl Driver {
                 Ok(wrote) => progress |= wrote,
                 Err(_) => return Poll::Ready(()),
             }
+            match self.poll_stuck(cx) {
+                Poll::Ready(Given::Connection) => return Poll::Ready(()),
+                Poll::Ready(Given::Streams) => progress = true,
+                Poll::Pending => {}
+            }
             if self.lost || self.over {
                 // What is written still says why.
                 return if self.output.is_empty() { Poll::Ready(()) } else { Poll::Pending };
@@ -213,6 +235,26 @@ impl Driver {
         }
     }
 
+    /// Gives up what the peer takes nothing of: one that reads nothing would keep everything for ever.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Given> {
+        let streams = self.exchanges.iter().filter_map(|(_, exchange)| exchange.stuck);
+        let Some(first) = streams.chain(self.blocked).min() else { return Poll::Pending };
+        if self.late.deadline() != first + STUCK {
+            self.late.as_mut().reset(first + STUCK);
+        }
+        if self.late.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let is_late = |since: &Instant| *since <= first;
+        if self.blocked.as_ref().is_some_and(is_late) {
+            return Poll::Ready(Given::Connection);
+        }
+        let late = self.exchanges.iter().filter(|(_, exchange)| exchange.stuck.as_ref().is_some_and(is_late));
+        let late: Vec<u32> = late.map(|(stream, _)| *stream).collect();
+        late.into_iter().for_each(|stream| self.give_up(stream, Code::CANCEL));
+        Poll::Ready(Given::Streams)
+    }
+
     /// Takes what others left for this connection.
     fn poll_letters(&mut self, cx: &Context<'_>) -> bool {
         let mut progress = false;
@@ -229,10 +271,16 @@ impl Driver {
                 while self.wire.can_open() {
                     let Some(ask) = asks.take(cx) else { break };
                     progress = true;
+                    // Nobody waits for it any more.
+                    if ask.reply.is_closed() {
+                        if let Side::Client { state, .. } = &self.side {
+                            state.asked.set(state.asked.get().saturating_sub(1));
+                        }
+                        continue;
+                    }
                     let stream = self.wire.open();
                     self.wire.send_head(stream, request_fields(&ask.request, "http"), ask.body.is_none());
-                    let exchange =
-                        Exchange { feed: None, out: ask.body, rest: Vec::new(), _task: None, reply: Some(ask.reply) };
+                    let exchange = Exchange { out: ask.body, reply: Some(ask.reply), ..Exchange::default() };
                     self.exchanges.insert(stream, exchange);
                 }
                 if !self.wire.is_open() {
@@ -304,8 +352,10 @@ impl Driver {
             };
             if !exchange.rest.is_empty() {
                 if room == 0 {
+                    exchange.stuck.get_or_insert_with(Instant::now);
                     return progress;
                 }
+                exchange.stuck = None;
                 let part: Vec<u8> = exchange.rest.drain(..room.min(exchange.rest.len())).collect();
                 self.wire.send_data(stream, &part, false);
                 progress = true;
@@ -358,9 +408,13 @@ impl Driver {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
                     self.written += count;
+                    self.blocked = None;
                     progress = true;
                 }
-                Poll::Pending => return Ok(progress),
+                Poll::Pending => {
+                    self.blocked.get_or_insert_with(Instant::now);
+                    return Ok(progress);
+                }
             }
         }
     }
@@ -382,13 +436,14 @@ impl Driver {
         match event {
             Event::Head { stream, fields, end } => match &self.side {
                 Side::Server { slot, origin, answers } => {
-                    let (slot, origin, answers) = (slot.clone(), *origin, answers.clone());
+                    let Some(busy) = Busy::new(&slot.shared) else { return self.wire.reset(stream, Code::REFUSED) };
+                    let (slot, origin, answers) = (slot.clone(), origin.clone(), answers.clone());
                     let (feed, body) = if end { None } else { Some(pipe()) }.unzip();
-                    let request = read_request(fields);
+                    let request = read_request(fields, end);
                     let task = tokio::task::spawn_local(async move {
                         let is_head = request.as_ref().is_ok_and(|request| request.method == "HEAD");
                         let mut answer = match request {
-                            Ok(request) => forward(&slot, origin, request, body).await,
+                            Ok(request) => forward(&slot, &origin, request, body).await,
                             Err(bad) => Answer::own(bad.0, bad.1),
                         };
                         if is_head {
@@ -397,7 +452,7 @@ impl Driver {
                         answers.put((stream, answer));
                     });
                     let exchange =
-                        Exchange { feed, out: None, rest: Vec::new(), _task: Some(Bound(task)), reply: None };
+                        Exchange { feed, _busy: Some(busy), _task: Some(Bound(task)), ..Exchange::default() };
                     self.exchanges.insert(stream, exchange);
                 }
                 Side::Client { .. } => {
@@ -407,10 +462,8 @@ impl Driver {
                     exchange.feed = feed;
                     let answer = Answer { response, body, tunnel: None };
                     let gone = exchange.reply.take().is_none_or(|reply| reply.send(answer).is_err());
-                    if gone {
+                    if gone || end {
                         self.give_up(stream, Code::CANCEL);
-                    } else if end {
-                        self.forget(stream);
                     }
                 }
             },
@@ -444,7 +497,46 @@ impl Driver {
             feed.end(trailers);
         }
         if let Side::Client { .. } = self.side {
-            self.forget(stream);
+            // The rest of the request, if there is one, is of no use.
+            self.give_up(stream, Code::CANCEL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn ask(body: Option<Body>) -> (Rc<Mailbox<Ask>>, oneshot::Receiver<Answer>) {
+        let asks: Rc<Mailbox<Ask>> = Rc::default();
+        let (reply, answer) = oneshot::channel();
+        let request = Request { method: "PUT".into(), authority: "a".into(), path: "/".into(), ..Request::default() };
+        asks.put(Ask { request, body, reply });
+        (asks, answer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_given_up() {
+        // It reads what is sent, and never says that there is room for more.
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (asks, answer) = ask(Some(Body::whole(vec![7; 100_000])));
+        let mut driver = Driver::new(Box::new(ours), Side::Client { asks, state: Rc::default() });
+        let mut heard = vec![0; 1 << 20];
+        let reading = async { while theirs.read(&mut heard).await.is_ok_and(|count| count > 0) {} };
+        let began = Instant::now();
+        tokio::join!(driver.run(), reading);
+        assert!(answer.await.is_err());
+        assert!(began.elapsed() < STUCK + IDLE + Duration::from_secs(5), "{:?}", began.elapsed());
+
+        // It does not even read.
+        let (ours, _theirs) = tokio::io::duplex(10);
+        let (asks, answer) = ask(None);
+        let mut driver = Driver::new(Box::new(ours), Side::Client { asks, state: Rc::default() });
+        let began = Instant::now();
+        driver.run().await;
+        assert!(answer.await.is_err());
+        assert!(began.elapsed() < STUCK + Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }

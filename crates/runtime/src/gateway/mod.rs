@@ -12,8 +12,11 @@ pub(crate) mod report;
 pub(crate) mod services;
 mod shared;
 mod tls;
+pub(crate) mod told;
 mod udp;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use selvedge_gateway::Endpoints;
@@ -44,8 +47,15 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Brings the gateway to a configuration; `serves`: Services go through it, too. Does nothing where nothing changed.
-    pub(crate) fn set(&mut self, config: &NodeConfig, pem: &[u8], serves: bool) -> Result<()> {
+    /// Brings the gateway to a configuration and to the endpoints that are `out`; `serves`: Services go through it, too.
+    /// Does nothing where nothing changed.
+    pub(crate) fn set(
+        &mut self,
+        config: &NodeConfig,
+        out: &BTreeSet<(IpAddr, Protocol, u16)>,
+        pem: &[u8],
+        serves: bool,
+    ) -> Result<()> {
         let mut section = config.gateway.clone().unwrap_or_default();
         if serves {
             section.listeners.extend(services::listeners(&config.services));
@@ -55,7 +65,7 @@ impl Gateway {
             return Ok(());
         }
         let changed = self.inbox.is_none() || self.section != *section || *self.pem != pem;
-        let endpoints = Endpoints::new(&config.services, &config.node, backends(section));
+        let endpoints = Endpoints::new(&config.services, &config.node, out, backends(section));
         if !changed && *self.endpoints == endpoints {
             return Ok(());
         }

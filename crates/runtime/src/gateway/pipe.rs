@@ -12,6 +12,9 @@ use selvedge_gateway::http1::Piece;
 /// Bytes that wait before the sender is made to.
 const ROOM: usize = 32 << 10;
 
+/// Smaller pieces are joined: each takes memory of its own.
+const SMALL: usize = 4 << 10;
+
 #[derive(Default)]
 struct Inner {
     pieces: VecDeque<Vec<u8>>,
@@ -66,7 +69,10 @@ impl Feed {
             return;
         }
         inner.waiting += data.len();
-        inner.pieces.push_back(data);
+        match inner.pieces.back_mut().filter(|last| last.len() + data.len() <= SMALL) {
+            Some(last) => last.extend_from_slice(&data),
+            None => inner.pieces.push_back(data),
+        }
         wake(&mut inner.reader);
     }
 
@@ -89,6 +95,19 @@ impl Feed {
     /// Whether nobody reads any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.0.borrow().reader_gone
+    }
+
+    /// Waits until nobody reads any more.
+    pub(super) async fn abandoned(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.0.borrow_mut();
+            if inner.reader_gone {
+                return Poll::Ready(());
+            }
+            inner.sender = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Bytes taken since the last time; `cx` is woken when there are more.
@@ -159,5 +178,17 @@ impl Drop for Body {
 fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_single_bytes_takes_little_more_than_its_bytes() {
+        let (feed, body) = pipe();
+        (0..ROOM).for_each(|_| feed.send(vec![7]));
+        assert_eq!((feed.waiting(), body.0.borrow().pieces.len()), (ROOM, ROOM / SMALL));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
-use selvedge_gateway::{Choice, Endpoints, Picker, Request, Table};
+use selvedge_gateway::{Choice, Endpoints, Map, Picker, Request, Table};
 use selvedge_linux::tcp::keep_alive;
 use selvedge_model::Protocol;
 use selvedge_model::gateway::{Backend, Listener};
@@ -36,8 +36,14 @@ pub(super) struct Shared {
     pub(super) endpoints: RefCell<Arc<Endpoints>>,
     pub(super) pool: Pool,
     pub(super) report: Arc<Mutex<Report>>,
-    /// Connections from outside that there are now.
+    /// Connections from outside that there are now, and those of each client.
     pub(super) connections: Cell<usize>,
+    clients: RefCell<Map<IpAddr, usize>>,
+    /// Requests of HTTP/2 that are being answered, and copies of requests under way.
+    busy: Cell<usize>,
+    pub(super) mirrored: Cell<usize>,
+    /// Connections, requests of HTTP/2, and sessions of a listener that there may be.
+    pub(super) most: usize,
     random: Cell<u64>,
     started: Instant,
 }
@@ -60,7 +66,10 @@ pub(super) struct Slot {
 }
 
 /// Counts a connection as long as it is there.
-pub(super) struct Guest(Rc<Slot>);
+pub(super) struct Guest(Rc<Slot>, IpAddr);
+
+/// Counts a request of HTTP/2 as long as it is answered: one connection can have many.
+pub(super) struct Busy(Rc<Shared>);
 
 /// Why no endpoint can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +85,7 @@ pub(super) enum Unreachable {
 }
 
 impl Shared {
-    pub(super) fn new(report: Arc<Mutex<Report>>) -> Rc<Self> {
+    pub(super) fn new(report: Arc<Mutex<Report>>, most: usize) -> Rc<Self> {
         let mut seed = [0; 8];
         let read = std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut seed));
         if let Err(error) = read {
@@ -88,6 +97,10 @@ impl Shared {
             pool: Pool::default(),
             report,
             connections: Cell::new(0),
+            clients: RefCell::default(),
+            busy: Cell::new(0),
+            mirrored: Cell::new(0),
+            most,
             random: Cell::new(u64::from_ne_bytes(seed) | 1),
             started: Instant::now(),
         })
@@ -194,21 +207,58 @@ impl Slot {
 }
 
 impl Guest {
-    /// `None`: there are too many.
-    pub(super) fn new(slot: &Rc<Slot>, most: usize) -> Option<Self> {
-        let connections = &slot.shared.connections;
-        if connections.get() >= most {
+    /// `None`: there are too many, or too many of this client, who must leave room for others.
+    pub(super) fn new(slot: &Rc<Slot>, client: IpAddr) -> Option<Self> {
+        let shared = &slot.shared;
+        let client = household(client);
+        let mut clients = shared.clients.borrow_mut();
+        let its = clients.get(&client).copied().unwrap_or_default();
+        if shared.connections.get() >= shared.most || its >= shared.most / 2 {
             return None;
         }
-        slot.shared.connections(connections.get() + 1);
-        Some(Guest(slot.clone()))
+        clients.insert(client, its + 1);
+        shared.connections(shared.connections.get() + 1);
+        Some(Guest(slot.clone(), client))
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
         let shared = &self.0.shared;
+        let mut clients = shared.clients.borrow_mut();
+        match clients.get(&self.1).copied() {
+            Some(its @ 2..) => clients.insert(self.1, its - 1),
+            _ => drop(clients.remove(&self.1)),
+        }
         shared.connections(shared.connections.get() - 1);
+    }
+}
+
+impl Busy {
+    /// `None`: there are too many.
+    pub(super) fn new(shared: &Rc<Shared>) -> Option<Self> {
+        let busy = shared.busy.get();
+        (busy < shared.most).then(|| {
+            shared.busy.set(busy + 1);
+            Busy(shared.clone())
+        })
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
+}
+
+/// Whoever has one address of a network of IPv6 has all of them.
+fn household(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+            let bits = address.to_bits() >> 64 << 64;
+            IpAddr::V6(bits.into())
+        }
+        other => other,
     }
 }
 
@@ -219,5 +269,42 @@ pub(super) fn prepare(stream: &TcpStream) {
     }
     if let Err(error) = keep_alive(stream, KEEPALIVE, KEEPALIVE_AGAIN, 4) {
         log::debug!("gateway: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_model::gateway::{ListenerProtocol, TlsVersion};
+
+    use super::*;
+
+    #[test]
+    fn one_client_leaves_room_for_others() {
+        let shared = Shared::new(Arc::default(), 4);
+        let listener = Listener {
+            name: "a".into(),
+            port: 80,
+            protocol: ListenerProtocol::Http,
+            interfaces: vec![],
+            addresses: vec![],
+            excluded: vec![],
+            min_tls: TlsVersion::default(),
+            sites: vec![],
+        };
+        let table = Table::new(&listener).0;
+        let door = RefCell::new(Rc::new(Door { listener, table, tls: vec![] }));
+        let address = SocketAddr::from(([0, 0, 0, 0], 80));
+        let slot = Rc::new(Slot { address, door, closed: Cell::new(false), shared });
+        let come = |client: &str| Guest::new(&slot, client.parse().unwrap());
+        let (first, second) = (come("192.0.2.1"), come("192.0.2.1"));
+        assert!(first.is_some() && second.is_some() && come("192.0.2.1").is_none());
+        let third = come("2001:db8::1");
+        let fourth = come("2001:db8::2");
+        assert!(third.is_some() && fourth.is_some() && come("192.0.2.2").is_none());
+        drop((first, third));
+        assert_eq!(slot.shared.connections.get(), 2);
+        assert!(come("192.0.2.1").is_some() && come("2001:db8::3").is_some());
+        drop((second, fourth));
+        assert!(slot.shared.clients.borrow().is_empty());
     }
 }

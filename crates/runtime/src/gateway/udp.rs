@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_gateway::{Map, Picker};
+use selvedge_gateway::{Endpoints, Map, Picker};
 use selvedge_model::Protocol;
+use selvedge_model::gateway::Backend;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,16 +18,33 @@ use super::shared::Slot;
 /// Without a datagram either way.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Sessions of a listener at the same time.
-const MOST: usize = 1024;
-
 /// The longest datagram there is.
 const DATAGRAM: usize = 65_535;
 
 struct Session {
     socket: Rc<UdpSocket>,
+    backend: Backend,
+    /// Among which its endpoint was when that was looked at last.
+    among: RefCell<Arc<Endpoints>>,
     last: Rc<RefCell<Instant>>,
     _task: Bound<()>,
+}
+
+impl Session {
+    /// Whether its endpoint still is one: a client that never pauses would send to one that is gone for ever.
+    fn is_served(&self, slot: &Slot) -> bool {
+        let now = slot.shared.endpoints.borrow();
+        let mut among = self.among.borrow_mut();
+        if !Arc::ptr_eq(&now, &among) {
+            let endpoint = self.socket.peer_addr().ok();
+            let port = now.of(&self.backend, Protocol::Udp);
+            if !port.is_some_and(|port| port.targets.iter().any(|(_, target)| Some(*target) == endpoint)) {
+                return false;
+            }
+            *among = now.clone();
+        }
+        true
+    }
 }
 
 /// Serves a socket for ever.
@@ -42,13 +61,16 @@ pub(super) async fn serve(slot: Rc<Slot>, socket: UdpSocket) {
                 continue;
             }
         };
-        let known = sessions.borrow().get(&client).map(|session| {
+        let known = sessions.borrow().get(&client).filter(|session| session.is_served(&slot)).map(|session| {
             *session.last.borrow_mut() = Instant::now();
             session.socket.clone()
         });
+        if known.is_none() {
+            sessions.borrow_mut().remove(&client);
+        }
         let to = match known {
             Some(to) => to,
-            None if sessions.borrow().len() >= MOST => {
+            None if sessions.borrow().len() >= slot.shared.most => {
                 slot.shared.count(&slot.door(), |counters| counters.refused += 1);
                 continue;
             }
@@ -92,7 +114,9 @@ async fn begin(
     shared.count(&door, |counters| counters.connections += 1);
     let last = Rc::new(RefCell::new(Instant::now()));
     let task = answers(socket.clone(), outside.clone(), client, last.clone(), sessions.clone());
-    let session = Session { socket: socket.clone(), last, _task: Bound(tokio::task::spawn_local(task)) };
+    let (backend, among) = (backend.clone(), RefCell::new(shared.endpoints.borrow().clone()));
+    let session =
+        Session { socket: socket.clone(), backend, among, last, _task: Bound(tokio::task::spawn_local(task)) };
     sessions.borrow_mut().insert(client, session);
     Some(socket)
 }

@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// For each address of a name.
 const DIAL: Duration = Duration::from_secs(5);
 
+/// Silence before a client is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// How often an address that is not there yet is tried.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -123,6 +126,8 @@ impl Socks {
                     let users = self.door.as_ref().map(|(_, users)| users.clone());
                     if let (Ok(stream), Some(users)) = (accepted, users) {
                         let _ = stream.set_nodelay(true);
+                        // Whoever is gone must not keep its place.
+                        let _ = selvedge_linux::tcp::keep_alive(&stream, KEEPALIVE, KEEPALIVE / 4, 4);
                         self.greet(Box::new(stream), Some(users));
                     }
                 }

@@ -135,12 +135,12 @@ pub(super) fn read_balance(rule: &Object<GatewayObject>, notes: &Notes) -> Gatew
                 for name in ["minimumRingSize", "ringHash", "maglev"] {
                     hash.get(name);
                 }
-                if let Some(name) = hash.text("httpHeaderName") {
+                if let Some(name) = hash.text("httpHeaderName").filter(|name| !name.is_empty()) {
                     balance = GatewayBalance::Header(name.to_owned());
                 } else if hash.flag("useSourceIp") {
                     balance = GatewayBalance::SourceHash;
                 } else if let Some(cookie) = hash.get("httpCookie") {
-                    match cookie.text("name") {
+                    match cookie.text("name").filter(|name| !name.is_empty()) {
                         Some(name) => balance = GatewayBalance::Cookie(name.to_owned()),
                         None => cookie.note("has no name"),
                     }

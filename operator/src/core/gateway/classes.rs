@@ -7,7 +7,7 @@ use selvedge_model::gateway::{ListenerProtocol, TlsVersion};
 use super::backends::granted;
 use super::doc::{Doc, Notes};
 use super::places::{Claim, Conflict, Place, Places, Spot, chosen, network, place};
-use super::{CONTROLLER, Input, ListenerStatus, SecretName, Status, StatusContent, routes, status, words};
+use super::{CONTROLLER, Input, ListenerStatus, SecretName, Status, StatusContent, is_host, routes, status, words};
 use crate::api::{Condition, GatewayKind, GatewayObject, Object};
 
 /// Annotation of a Gateway or its class: labels of the nodes that serve it.
@@ -249,6 +249,9 @@ fn read(
         listener.resolved = Err(("InvalidCertificateRef", "tls.certificateRefs names no Secret".to_owned()));
     }
     doc.done();
+    if !listener.host.is_empty() && !is_host(&listener.host) {
+        listener.accepted = Err(("UnsupportedValue", format!("hostname \"{}\" is none", listener.host)));
+    }
     if listener.port == 0 {
         listener.accepted = Err(("PortUnavailable", "port is missing".to_owned()));
     }

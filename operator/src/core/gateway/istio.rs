@@ -10,7 +10,7 @@ use super::backends::{is_about, read_balance};
 use super::classes::usable;
 use super::doc::{Doc, Notes};
 use super::places::{Claim, Conflict, Place, Places, Spot, chosen, place};
-use super::{Input, Status, StatusContent, status, words};
+use super::{Input, Status, StatusContent, is_host, refusal, status, words};
 use crate::api::{Condition, GatewayKind, GatewayObject, Object};
 
 /// A server of a Gateway, for one of its hosts.
@@ -18,6 +18,8 @@ struct Server<'a> {
     gateway: &'a Object<GatewayObject>,
     protocol: ListenerProtocol,
     host: String,
+    /// Whose VirtualServices may say what is served for it; all if it does not say.
+    namespace: Option<String>,
     spots: Vec<Spot>,
     redirects: bool,
 }
@@ -161,9 +163,18 @@ fn read_server<'a>(
     let mut servers = Vec::new();
     for host in doc.list("hosts") {
         let text = host.as_text().unwrap_or_default();
-        let text = text.rsplit_once('/').map_or(text, |(_, host)| host);
+        let (namespace, text) = text.rsplit_once('/').map_or((None, text), |(namespace, host)| (Some(namespace), host));
+        let namespace = match namespace {
+            None | Some("*") => None,
+            Some(".") => Some(gateway.reference.namespace.clone()),
+            Some(other) => Some(other.to_owned()),
+        };
         let raw = matches!(protocol, ListenerProtocol::Tcp | ListenerProtocol::Udp);
         let site = if raw || text == "*" { String::new() } else { text.to_lowercase() };
+        if !site.is_empty() && !is_host(&site) {
+            host.note(&format!("\"{text}\" is no host"));
+            continue;
+        }
         let claim = Claim {
             name: format!("{}/{}/{number}", gateway.reference.namespace, gateway.reference.name),
             place: place.clone(),
@@ -193,7 +204,7 @@ fn read_server<'a>(
                 }
             }
         }
-        servers.push(Server { gateway, protocol, host: site, spots, redirects });
+        servers.push(Server { gateway, protocol, host: site, namespace, spots, redirects });
     }
     Ok(servers)
 }
@@ -212,13 +223,20 @@ fn read_service(
         named.iter().any(|name| {
             let (namespace, name) = name.split_once('/').unwrap_or((&service.reference.namespace, name));
             server.gateway.reference.namespace == namespace && server.gateway.reference.name == name
-        })
+        }) && server.namespace.as_ref().is_none_or(|only| *only == service.reference.namespace)
     };
     let mine: Vec<&Server<'_>> = servers.iter().filter(fits).collect();
     if mine.is_empty() {
         return None;
     }
-    let hosts: Vec<String> = doc.list("hosts").iter().filter_map(|h| h.as_text().map(str::to_lowercase)).collect();
+    let mut hosts: Vec<String> = doc.list("hosts").iter().filter_map(|h| h.as_text().map(str::to_lowercase)).collect();
+    hosts.retain(|host| {
+        let sound = host == "*" || is_host(host);
+        if !sound {
+            doc.note(&format!("host \"{host}\" is none"));
+        }
+        sound
+    });
     let mut lost = Vec::new();
     let name = format!("VirtualService {}/{}", service.reference.namespace, service.reference.name);
     let mut reader = Reader { input, service, lost: &mut lost, used };
@@ -241,7 +259,11 @@ fn read_service(
             let hosts: Vec<String> = hosts.filter(|host| host != "*").collect();
             let backends = reader.backends(&one, false);
             one.done();
-            list.push(Rule { name: name.clone(), hosts, backends, ..Rule::default() });
+            let rule = Rule { name: name.clone(), hosts, backends, ..Rule::default() };
+            match refusal(&rule) {
+                None => list.push(rule),
+                Some(why) => one.note(&why),
+            }
         }
     }
     doc.get("exportTo");
@@ -271,6 +293,9 @@ fn read_service(
 
 /// `None`: no host is the server's; empty: all of it.
 fn hosts_within(hosts: &[String], server: &str) -> Option<Vec<String>> {
+    if hosts.is_empty() {
+        return None;
+    }
     if server.is_empty() {
         let all = hosts.iter().any(|host| host == "*");
         return Some(if all { Vec::new() } else { hosts.to_vec() });
@@ -355,6 +380,10 @@ impl Reader<'_, '_> {
             }
         }
         doc.done();
+        if let Some(why) = refusal(&rule) {
+            doc.note(&why);
+            rule = Rule { name: rule.name, matches: rule.matches, status: Some(500), ..Rule::default() };
+        }
         vec![rule]
     }
 

@@ -18,14 +18,14 @@ mod routes;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use selvedge_model::gateway::Gateway as Section;
+use selvedge_model::gateway::{Gateway as Section, Rule, rule_problem};
 use selvedge_model::{NodeConfig, Service, ServiceSource};
 use serde_json::Value;
 
 use super::problem::Problem;
 use super::state::ClusterState;
+pub(crate) use crate::api::Certificate;
 use crate::api::{Condition, GatewayKind, GatewayObject, Node, Object};
 
 /// Whose classes are ours.
@@ -36,13 +36,6 @@ pub(crate) type SecretName = (String, String);
 
 /// What is in a TLS Secret, in PEM; the error says why it cannot be used.
 pub(crate) type Certificates = BTreeMap<SecretName, Result<Certificate, String>>;
-
-/// A certificate with its key, and the authorities of clients if the Secret has any.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Certificate {
-    pub(crate) pem: String,
-    pub(crate) authorities: Option<String>,
-}
 
 /// What all gateways come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,6 +145,11 @@ impl Gateways {
         problems
     }
 
+    /// `gateway.pem` of a node, empty if it needs none.
+    pub(crate) fn bundle(&self, node: &str, certificates: &Certificates) -> String {
+        self.secrets.get(node).map(|secrets| bundle(secrets, certificates)).unwrap_or_default()
+    }
+
     /// Gives a node its section, and the Services that it needs to know for it.
     pub(super) fn equip(&self, config: &mut NodeConfig, services: &[Service]) {
         let Some(section) = self.sections.get(&config.node) else { return };
@@ -166,19 +164,13 @@ impl Gateways {
     }
 }
 
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Certificate")
-    }
-}
-
 /// The section of `gateway.pem` for a Secret.
 pub(crate) fn section_name((namespace, name): &SecretName) -> String {
     format!("{namespace}_{name}")
 }
 
 /// `gateway.pem` of a node.
-pub(crate) fn bundle(secrets: &BTreeSet<SecretName>, certificates: &Certificates) -> String {
+fn bundle(secrets: &BTreeSet<SecretName>, certificates: &Certificates) -> String {
     let mut text = String::new();
     for secret in secrets {
         let Some(Ok(certificate)) = certificates.get(secret) else { continue };
@@ -189,6 +181,17 @@ pub(crate) fn bundle(secrets: &BTreeSet<SecretName>, certificates: &Certificates
         }
     }
     text
+}
+
+/// Why nodes would refuse a rule, and all else with it.
+fn refusal(rule: &Rule) -> Option<String> {
+    let text = serde_json::to_string(rule).unwrap_or_default();
+    rule_problem(&text).map(|problem| problem.to_string())
+}
+
+/// A name or `*.` and a suffix as nodes take them, in small letters.
+fn is_host(host: &str) -> bool {
+    refusal(&Rule { hosts: vec![host.to_owned()], ..Rule::default() }).is_none()
 }
 
 fn status(object: &Object<GatewayObject>, content: StatusContent) -> Status {

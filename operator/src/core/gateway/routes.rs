@@ -9,7 +9,7 @@ use super::backends::{Unresolved, backend, header_edit};
 use super::classes::{Gateway, Listener};
 use super::doc::{Doc, Notes};
 use super::places::Places;
-use super::{Input, Status, StatusContent, status, words};
+use super::{Input, Status, StatusContent, is_host, refusal, status, words};
 use crate::api::{Condition, GatewayKind, GatewayObject, Object};
 
 const KINDS: [GatewayKind; 5] = [
@@ -109,6 +109,8 @@ impl Parent {
 /// A route, read.
 struct Route {
     hosts: Vec<String>,
+    /// It names hosts, and none of them is one.
+    nowhere: bool,
     rules: Vec<Rule>,
     /// Rules with something that they cannot do without.
     broken: usize,
@@ -117,9 +119,18 @@ struct Route {
 
 impl Route {
     fn read(input: &Input<'_>, route: &Object<GatewayObject>, doc: &Doc<'_>) -> Route {
-        let hosts = doc.list("hostnames").iter().filter_map(|h| h.as_text().map(str::to_lowercase)).collect();
+        let named = doc.list("hostnames");
+        let mut hosts: Vec<String> = named.iter().filter_map(|h| h.as_text().map(str::to_lowercase)).collect();
+        hosts.retain(|host| {
+            let sound = is_host(host);
+            if !sound {
+                doc.note(&format!("hostname \"{host}\" is none"));
+            }
+            sound
+        });
+        let nowhere = hosts.is_empty() && !named.is_empty();
         doc.get("useDefaultGateways");
-        let mut read = Route { hosts, rules: Vec::new(), broken: 0, unresolved: Vec::new() };
+        let mut read = Route { hosts, nowhere, rules: Vec::new(), broken: 0, unresolved: Vec::new() };
         let name = format!("{} {}/{}", route.value.kind.name(), route.reference.namespace, route.reference.name);
         for rule in doc.list("rules") {
             read.rule(input, route, &rule, &name);
@@ -168,10 +179,13 @@ impl Route {
             retry.done();
         }
         doc.done();
+        if let Some(why) = refusal(&rule) {
+            doc.note(&why);
+            whole = false;
+        }
         if !whole {
             self.broken += 1;
-            rule.status = Some(500);
-            (rule.redirect, rule.rewrite) = (None, None);
+            rule = Rule { name: rule.name, matches: rule.matches, status: Some(500), ..Rule::default() };
         }
         self.rules.push(rule);
     }
@@ -237,6 +251,9 @@ impl Route {
 
     /// The hosts of the route within a listener's. `None`: there is none; empty: all of them.
     fn hosts_within(&self, listener: &str) -> Option<Vec<String>> {
+        if self.nowhere {
+            return None;
+        }
         if self.hosts.is_empty() || listener.is_empty() {
             return Some(self.hosts.clone());
         }

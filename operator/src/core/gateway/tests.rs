@@ -76,6 +76,10 @@ impl Scene {
     fn listeners(&self) -> Vec<Listener> {
         let mut gateways = self.compile();
         let listeners = gateways.sections.remove("edge-1").map(|section| section.listeners).unwrap_or_default();
+        for site in listeners.iter().flat_map(|listener| &listener.sites) {
+            assert!(site.host.is_empty() || is_host(&site.host), "{}", site.host);
+            assert_eq!(site.rules.iter().find_map(refusal), None);
+        }
         assert!(gateways.sections.is_empty(), "another node has a gateway: {:?}", gateways.sections.keys());
         listeners
     }
@@ -427,9 +431,60 @@ fn foreign_destination_rules_hurt_nobody() {
 }
 
 #[test]
+fn what_a_node_would_refuse_is_answered_and_takes_nothing_else_with_it() {
+    let mut scene = Scene::new();
+    let route = json!([{"destination": {"host": "web"}}]);
+    let bad = json!([
+        {"match": [{"uri": {"prefix": "/a"}}], "route": route, "headers": {"request": {"set": {"x y": "1"}}}},
+        {"match": [{"uri": {"prefix": "/b"}}], "redirect": {"redirectCode": 999}},
+        {"match": [{"uri": {"prefix": "/c"}}], "rewrite": {"uri": "/ d"}, "route": route},
+        {"route": route},
+    ]);
+    let servers = json!([{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["*", "a b"]}]);
+    scene.istio("Gateway", "gate", json!({"selector": {"gate": "yes"}, "servers": servers}));
+    scene.istio("VirtualService", "web", json!({"hosts": ["*", "b/c"], "gateways": ["gate"], "http": bad}));
+    scene.istio("VirtualService", "nowhere", json!({"hosts": ["a b"], "gateways": ["gate"], "http": bad}));
+    scene.gateway("api", json!([{"name": "http", "port": 81, "protocol": "HTTP"}]));
+    let balance = json!({"host": "web", "trafficPolicy": {"loadBalancer": {"consistentHash": {"httpHeaderName": ""}}}});
+    scene.istio("DestinationRule", "web", balance);
+    let spec = |hosts: Value| json!({"parentRefs": [{"name": "api"}], "hostnames": hosts, "rules": [{"backendRefs": to_web()}]});
+    scene.route("HTTPRoute", "some", spec(json!(["a.example", "a_b/c"])));
+    scene.route("HTTPRoute", "none", spec(json!(["a b"])));
+    let listeners = scene.listeners();
+    let statuses: Vec<_> = listeners[0].sites[0].rules.iter().map(|rule| rule.status).collect();
+    assert_eq!(statuses, [Some(500), Some(500), Some(500), None]);
+    let hosts: Vec<_> = listeners[1].sites[0].rules.iter().map(|rule| &rule.hosts[..]).collect();
+    assert_eq!(hosts, [["a.example"]]);
+    let said = scene.said(GatewayKind::VirtualService, "web");
+    for part in
+        ["\"x y\" is not the name of a header field", "redirect.status: ", "rewrite.path.value: ", "\"b/c\" is none"]
+    {
+        assert!(has(&said, part), "{part}: {said:?}");
+    }
+    assert!(has(&scene.said(GatewayKind::VirtualService, "nowhere"), "NoMatchingHost"));
+    assert!(has(&scene.said(GatewayKind::HttpRoute, "none"), "NoMatchingListenerHostname"));
+}
+
+#[test]
+fn a_host_of_one_namespace_is_served_by_no_other() {
+    let mut scene = Scene::new();
+    let servers = json!([{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["./a.example", "other/b.example", "*/c.example"]}]);
+    scene.istio("Gateway", "gate", json!({"selector": {"gate": "yes"}, "servers": servers}));
+    let route = json!([{"route": [{"destination": {"host": "web"}}]}]);
+    scene.istio("VirtualService", "web", json!({"hosts": ["*"], "gateways": ["gate"], "http": route}));
+    let served = |listeners: Vec<Listener>| {
+        let sites = listeners.into_iter().flat_map(|listener| listener.sites);
+        sites.filter(|site| !site.rules.is_empty()).map(|site| site.host).collect::<Vec<_>>()
+    };
+    assert_eq!(served(scene.listeners()), ["a.example", "c.example"]);
+}
+
+#[test]
 fn objects_of_any_shape_are_survived() {
     let shapes = [Value::Null, json!(7), json!("x"), json!([]), json!([[]]), json!({}), json!({"a": {}})];
-    for (kind, version) in GatewayKind::ALL.map(|kind| (kind.name(), format!("{}/{}", kind.group(), kind.version()))) {
+    for (kind, version) in
+        GatewayKind::ALL.map(|kind| (kind.name(), format!("{}/{}", kind.group(), kind.versions()[0])))
+    {
         for shape in &shapes {
             let mut scene = Scene::new();
             scene.gateway("gate", http());

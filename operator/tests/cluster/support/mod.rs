@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use proxy::{Answer, Proxy};
 use server::Server;
+pub(crate) use server::binary;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

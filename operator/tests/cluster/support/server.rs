@@ -97,11 +97,20 @@ impl Server {
 
     /// As an administrator.
     pub(crate) async fn client(&self) -> Client {
+        self.client_as("").await
+    }
+
+    /// As the program of a ServiceAccount, of whom an administrator may take the place.
+    pub(crate) async fn client_of(&self, account: &str) -> Client {
+        self.client_as(&format!(", as: 'system:serviceaccount:{account}'")).await
+    }
+
+    async fn client_as(&self, user: &str) -> Client {
         let file = |name: &str| self.directory.path().join(name);
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
              clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: {}}}}}]\n\
-             users: [{{name: u, user: {{client-certificate: {}, client-key: {}}}}}]\n",
+             users: [{{name: u, user: {{client-certificate: {}, client-key: {}{user}}}}}]\n",
             self.port,
             file("ca.crt").display(),
             file("admin.crt").display(),
@@ -126,7 +135,7 @@ impl Drop for Server {
 }
 
 /// Where `lab/tools/kube/build` puts them.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let made = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kube/bin");
     let path = std::env::var_os("SELVEDGE_KUBE_BIN").map_or_else(made, PathBuf::from).join(name);
     assert!(
