@@ -1,6 +1,9 @@
 //! The binary in a network namespace of its own, as a person runs it. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "agent/over_tls.rs"]
+mod over_tls;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,8 +1,9 @@
 //! Questions that others answer: whom to ask, for how long, and who waits for it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use selvedge_model::NameServer;
 
 use crate::cache::Key;
 use crate::message::{self, Asked, Rcode, Reply, flag, kind};
@@ -48,8 +49,8 @@ pub struct Transmit {
     /// What it is known by.
     pub exchange: u32,
     /// Whom to ask.
-    pub upstream: SocketAddr,
-    /// Over a stream, with the length in front.
+    pub upstream: NameServer,
+    /// Over a stream, with the length in front; over TLS, if the server is asked so.
     pub tcp: bool,
     /// The question.
     pub payload: Vec<u8>,
@@ -65,7 +66,7 @@ pub(crate) struct Done<C> {
 pub(crate) enum Outcome {
     Answer {
         reply: Reply,
-        upstream: SocketAddr,
+        upstream: NameServer,
         took: Duration,
         stub: bool,
     },
@@ -143,30 +144,28 @@ impl<C> Default for Forwarder<C> {
 
 impl<C> Forwarder<C> {
     /// Whom to ask: servers for everything, and for names at and below a zone. What is out has failed.
-    pub(crate) fn set_upstreams(&mut self, all: &[SocketAddr], stubs: &[(Name, Vec<SocketAddr>)]) {
+    pub(crate) fn set_upstreams(&mut self, all: &[NameServer], stubs: &[(Name, Vec<NameServer>)]) {
         let before = std::mem::take(&mut self.upstreams);
         for key in self.flights.keys().cloned().collect::<Vec<_>>() {
             self.fail(&key);
         }
         self.exchanges.clear();
         self.outbox.clear();
-        let mut add = |addresses: &[SocketAddr]| {
+        let mut add = |servers: &[NameServer]| {
             let upstreams = &mut self.upstreams;
             let mut indices = Vec::new();
-            for address in addresses {
-                let known = upstreams.iter().position(|u| u.address == *address);
+            for server in servers {
+                let known = upstreams.iter().position(|u| u.server == *server);
                 indices.push(known.unwrap_or_else(|| {
-                    let old = before.iter().find(|u| u.address == *address).cloned();
-                    upstreams.push(old.unwrap_or_else(|| Upstream::new(*address)));
+                    let old = before.iter().find(|u| u.server == *server).cloned();
+                    upstreams.push(old.unwrap_or_else(|| Upstream::new(server.clone())));
                     upstreams.len() - 1
                 }));
             }
             indices
         };
         let mut groups = vec![Group { zone: None, upstreams: add(all) }];
-        groups.extend(
-            stubs.iter().map(|(zone, addresses)| Group { zone: Some(zone.lower()), upstreams: add(addresses) }),
-        );
+        groups.extend(stubs.iter().map(|(zone, servers)| Group { zone: Some(zone.lower()), upstreams: add(servers) }));
         self.groups = groups;
     }
 
@@ -229,10 +228,14 @@ impl<C> Forwarder<C> {
                 }
             };
             upstream.asked = upstream.asked.saturating_add(1);
-            let edns = (!upstream.plain).then_some((dnssec, &[][..]));
-            let payload = writer::question(id, &name, kind, flags, edns);
+            let ask = |options: &[u8]| {
+                let edns = (!upstream.plain).then_some((dnssec, options));
+                writer::question(id, &name, kind, flags, edns)
+            };
+            let secure = upstream.server.tls.is_some() && !upstream.plain;
+            let payload = if secure { ask(&padding(ask(&padding(0)).len())) } else { ask(&[]) };
             exchange.sent = Some(Sent { id, at: now, name, kind, strays: 0, came_back: false });
-            return Some(Transmit { exchange: number, upstream: upstream.address, tcp: exchange.tcp, payload });
+            return Some(Transmit { exchange: number, upstream: upstream.server.clone(), tcp: exchange.tcp, payload });
         }
         None
     }
@@ -257,9 +260,9 @@ impl<C> Forwarder<C> {
         };
         let Some(exchange) = self.exchanges.remove(&number) else { return };
         let Some(upstream) = self.upstreams.get_mut(exchange.upstream) else { return };
-        let address = upstream.address;
+        let server = upstream.server.clone();
         let came_back = exchange.sent.is_some_and(|sent| sent.came_back);
-        if exchange.tcp {
+        if exchange.tcp && server.tls.is_none() {
             // A handshake more than it takes.
             upstream.answered = upstream.answered.saturating_add(1);
         } else {
@@ -282,7 +285,7 @@ impl<C> Forwarder<C> {
             return self.send(Purpose::Flight(key), exchange.upstream, reply.truncated);
         } else if matches!(reply.rcode, Rcode::NoError | Rcode::NxDomain) {
             let Some(flight) = self.flights.remove(&key) else { return };
-            let outcome = Outcome::Answer { reply, upstream: address, took, stub: flight.stub };
+            let outcome = Outcome::Answer { reply, upstream: server, took, stub: flight.stub };
             return self.done.push_back(Done { key, waiters: flight.waiters, outcome });
         } else {
             flight.worst = reply.rcode;
@@ -418,6 +421,7 @@ impl<C> Forwarder<C> {
                 flight.open += 1;
             }
         }
+        let tcp = tcp || self.upstreams.get(upstream).is_some_and(|u| u.server.tls.is_some());
         for purpose in [Some(purpose), probe.then_some(Purpose::Probe)].into_iter().flatten() {
             self.next_exchange = self.next_exchange.wrapping_add(1);
             self.exchanges.insert(self.next_exchange, Exchange { purpose, upstream, tcp, sent: None });
@@ -437,6 +441,18 @@ impl Exchange {
         let patience = if self.tcp { TCP_PATIENCE } else { UDP_PATIENCE };
         self.sent.as_ref().map(|sent| sent.at + patience)
     }
+}
+
+/// An option that makes a question as long as others are (RFC 8467); `length`: its own with an empty one.
+fn padding(length: usize) -> Vec<u8> {
+    const OPTION: u16 = 12;
+    const BLOCK: usize = 128;
+    let octets = if length == 0 { 0 } else { length.next_multiple_of(BLOCK) - length };
+    let [high, low] = u16::try_from(octets).unwrap_or_default().to_be_bytes();
+    let mut option = OPTION.to_be_bytes().to_vec();
+    option.extend([high, low]);
+    option.resize(4 + octets, 0);
+    option
 }
 
 /// A name that nobody has, and nobody else asks for.

@@ -1,9 +1,10 @@
 //! The server: whose question it is, and what is answered.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use selvedge_model::NameServer;
 
 use crate::cache::{Cache, Key};
 use crate::forward::{Done, Forwarder, Outcome, Transmit, Waiter};
@@ -31,9 +32,9 @@ pub struct Settings {
     /// Service and pod networks: reverse names within them are nobody else's, and no name outside leads into them.
     pub networks: Vec<IpNet>,
     /// Whom to ask for names outside the cluster.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<NameServer>,
     /// Whom to ask for names at and below these.
-    pub stubs: Vec<(Name, Vec<SocketAddr>)>,
+    pub stubs: Vec<(Name, Vec<NameServer>)>,
 }
 
 /// What became of a question.

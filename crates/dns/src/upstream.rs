@@ -1,7 +1,8 @@
 //! A server that is asked: how fast it is, and whether it is there.
 
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use selvedge_model::NameServer;
 
 /// How long another one is waited for before a second is asked as well.
 const HEDGE_MOST: Duration = Duration::from_millis(200);
@@ -20,8 +21,8 @@ const LOOP_AGAIN: Duration = Duration::from_secs(60);
 /// What is known of a server.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Where it is.
-    pub address: SocketAddr,
+    /// Where it is, and how it is asked.
+    pub server: NameServer,
     /// How long it takes to answer; `None` before it did.
     pub rtt: Option<Duration>,
     /// How it does.
@@ -53,9 +54,9 @@ pub enum State {
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr) -> Upstream {
+    pub(crate) fn new(server: NameServer) -> Upstream {
         Upstream {
-            address,
+            server,
             rtt: None,
             state: State::Unknown,
             asked: 0,

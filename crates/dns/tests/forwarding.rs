@@ -17,7 +17,7 @@ fn an_answer_is_kept_for_its_time() {
     let mut bench = Bench::new(&UPSTREAMS[..1]);
     assert_eq!(bench.ask(1, TEXT, kind::A), None);
     let [sent] = &bench.questions()[..] else { panic!() };
-    assert_eq!((sent.upstream, sent.tcp), (addr(UPSTREAMS[0]), false));
+    assert_eq!((sent.upstream.clone(), sent.tcp), (addr(UPSTREAMS[0]), false));
     bench.now += std::time::Duration::from_millis(12);
     bench.reply(sent, &answer_to(&sent.payload, 0, &a(60)));
     let [(1, response)] = &bench.answers(TEXT, kind::A)[..] else { panic!() };
@@ -56,7 +56,7 @@ fn a_second_server_is_asked_when_the_first_is_slow() {
     assert_eq!(bench.questions(), []);
     bench.pass(1);
     let second = bench.questions().remove(0);
-    assert_eq!((first.upstream, second.upstream), (addr(UPSTREAMS[0]), addr(UPSTREAMS[1])));
+    assert_eq!((first.upstream.clone(), second.upstream.clone()), (addr(UPSTREAMS[0]), addr(UPSTREAMS[1])));
     bench.reply(&second, &answer_to(&second.payload, 0, &a(60)));
     assert_eq!(bench.answers(TEXT, kind::A).len(), 1);
     bench.reply(&first, &answer_to(&first.payload, 0, &a(60)));
@@ -305,4 +305,24 @@ fn odd_questions_get_the_answer_they_deserve() {
         "version 1 of the extension: 16, of which these are the low bits"
     );
     assert_eq!(ask(&|q| q[11] = 2), answered(1), "a record that is not there");
+}
+
+#[test]
+fn over_tls_all_questions_look_alike_and_an_answer_tells_how_fast_it_is() {
+    let mut bench = Bench::new(&["tls://192.0.2.1"]);
+    for text in [TEXT, "a-much-longer-name-than-the-other-one.example"] {
+        bench.ask(1, text, kind::A);
+    }
+    let sent = bench.transmits();
+    assert!(sent.iter().all(|sent| sent.tcp && sent.payload.len() == 128), "{sent:?}");
+    assert_eq!(
+        sent.iter().filter(|sent| question_of(&sent.payload).1 == kind::HINFO).count(),
+        1,
+        "loops are looked for"
+    );
+    bench.pass(30);
+    let first = sent.iter().find(|sent| question_of(&sent.payload).0 == name(TEXT)).unwrap();
+    bench.reply(first, &answer_to(&first.payload, 0, &a(60)));
+    let upstream = &bench.server.upstreams()[0];
+    assert_eq!((upstream.state, upstream.rtt), (State::Up, Some(std::time::Duration::from_millis(30))));
 }

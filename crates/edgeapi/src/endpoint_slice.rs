@@ -135,6 +135,11 @@ impl Object for EndpointSlice {
 }
 
 impl EndpointSlice {
+    /// Name of the Service of a slice that is kept.
+    pub(crate) fn service_of(kept: &str) -> &str {
+        kept.split(' ').next().unwrap_or_default()
+    }
+
     /// It names this machine, which no Service may: MetaServer wrote that over the real address.
     pub(crate) fn is_forged(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.addresses.iter().any(IpAddr::is_loopback))

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use crate::object::{Key, Meta, Object};
 use crate::one::is_online;
@@ -10,7 +11,7 @@ use crate::{Event, Flavour, ListHead};
 /// object the highest version stays, and only a list that shows the state of the cloud removes what it lacks.
 #[derive(Debug)]
 pub struct Store<T> {
-    entries: BTreeMap<Key, Entry<T>>,
+    entries: BTreeMap<Key, Entry>,
     /// What was listed by name and version, and is not known in that version.
     expected: BTreeMap<Key, u64>,
     /// What existed up to this version is in `entries`; 0 before the first list that was believed.
@@ -20,16 +21,18 @@ pub struct Store<T> {
     round: u32,
     known: bool,
     changed: bool,
+    kind: PhantomData<fn(T)>,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Entry {
     version: u64,
     /// The list it was in last.
     round: u32,
     /// A list that is not judged yet brought back what an earlier one lacked.
     doubtful: bool,
-    object: T,
+    /// As [`Object::keep`] writes it: a tenth of what the object takes, of which there are thousands.
+    kept: Box<str>,
 }
 
 /// A list that is being read.
@@ -67,6 +70,7 @@ impl<T: Object> Default for Store<T> {
             round: 0,
             known: false,
             changed: false,
+            kind: PhantomData,
         }
     }
 }
@@ -104,8 +108,7 @@ impl<T: Object> Store<T> {
             return;
         }
         if let Some(object) = object {
-            let round = listing.round;
-            self.put(meta, Entry { version: 0, round, doubtful: ghost, object });
+            self.put(meta, Entry::new(listing.round, ghost, &object));
         }
     }
 
@@ -151,7 +154,7 @@ impl<T: Object> Store<T> {
     pub fn got(&mut self, meta: Meta, object: Option<T>) {
         match object {
             None => self.remove(&meta),
-            Some(object) => self.put(meta, Entry { version: 0, round: self.round, doubtful: false, object }),
+            Some(object) => self.put(meta, Entry::new(self.round, false, &object)),
         }
     }
 
@@ -167,7 +170,7 @@ impl<T: Object> Store<T> {
             Event::Put(meta, Some(object)) => {
                 // MetaServer begins each watch with all that it stored, and never learns what was deleted meanwhile.
                 if !self.is_ghost(&meta) {
-                    self.put(meta, Entry { version: 0, round: self.round, doubtful: false, object });
+                    self.put(meta, Entry::new(self.round, false, &object));
                 }
             }
             Event::Put(meta, None) => self.remove(&meta),
@@ -184,9 +187,9 @@ impl<T: Object> Store<T> {
     }
 
     /// Takes what an earlier run kept.
-    pub fn restore(&mut self, meta: Meta, object: T) {
+    pub fn restore(&mut self, meta: Meta, object: &T) {
         self.mark = self.mark.max(meta.version);
-        self.put(meta, Entry { version: 0, round: self.round, doubtful: false, object });
+        self.put(meta, Entry::new(self.round, false, object));
         self.known = true;
     }
 
@@ -200,10 +203,10 @@ impl<T: Object> Store<T> {
         std::mem::take(&mut self.changed)
     }
 
-    /// In the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (Meta, &T)> {
+    /// In the order of their names: name, version and text for [`Object::restore`].
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, u64, &str)> {
         let sure = self.entries.iter().filter(|(_, entry)| !entry.doubtful);
-        sure.map(|(key, entry)| (Meta { key: key.clone(), version: entry.version }, &entry.object))
+        sure.map(|(key, entry)| (key, entry.version, &*entry.kept))
     }
 
     fn judge(&mut self, flavour: Flavour, head: &ListHead) -> Believed {
@@ -233,7 +236,7 @@ impl<T: Object> Store<T> {
         meta.version != 0 && meta.version <= self.mark && !known
     }
 
-    fn put(&mut self, meta: Meta, mut entry: Entry<T>) {
+    fn put(&mut self, meta: Meta, mut entry: Entry) {
         entry.version = meta.version;
         if self.expected.get(&meta.key).is_some_and(|version| meta.version >= *version) {
             self.expected.remove(&meta.key);
@@ -244,7 +247,7 @@ impl<T: Object> Store<T> {
                 old.doubtful &= entry.doubtful;
             }
             Some(old) => {
-                self.changed |= old.object != entry.object;
+                self.changed |= old.kept != entry.kept;
                 *old = entry;
             }
             None => {
@@ -261,6 +264,12 @@ impl<T: Object> Store<T> {
             self.changed = true;
         }
         self.expected.remove(&meta.key);
+    }
+}
+
+impl Entry {
+    fn new(round: u32, doubtful: bool, object: &impl Object) -> Entry {
+        Entry { version: 0, round, doubtful, kept: object.keep().into() }
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -34,26 +35,28 @@ impl View {
     /// A Service one of whose endpoints is said to be on this machine is left to whoever serves it behind the tunnels.
     /// Of two with the same address the one that changed later has it.
     pub fn list(&self, networks: &[IpNet]) -> Vec<Served> {
-        let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-        let of_slices: Vec<_> = self.slices.iter().collect();
-        for (meta, slice) in &of_slices {
-            slices.entry((&meta.key.0, &slice.service)).or_default().push(slice);
+        let mut slices: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for ((namespace, _), _, kept) in self.slices.iter() {
+            slices.entry((namespace, EndpointSlice::service_of(kept))).or_default().push(kept);
         }
         let within = |ip: &IpAddr| networks.iter().any(|network| network.contains(ip));
+        let services =
+            self.services.iter().filter_map(|(key, version, kept)| Some((key, version, Service::restore(kept)?)));
         let mut of_services: Vec<_> =
-            self.services.iter().filter(|(_, service)| service.spec.cluster_ips.iter().all(within)).collect();
-        of_services.sort_by(|(a, _), (b, _)| b.version.cmp(&a.version).then_with(|| a.key.cmp(&b.key)));
+            services.filter(|(_, _, service)| service.spec.cluster_ips.iter().all(within)).collect();
+        of_services.sort_by(|(a, old, _), (b, new, _)| new.cmp(old).then_with(|| a.cmp(b)));
         let mut taken = BTreeSet::new();
         let mut list = Vec::with_capacity(of_services.len());
-        for (Meta { key: (namespace, name), .. }, service) in of_services {
-            let slices = slices.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
+        for ((namespace, name), _, service) in of_services {
+            let slices = slices.get(&(namespace.as_str(), name.as_str())).into_iter().flatten();
+            let slices: Vec<EndpointSlice> = slices.filter_map(|kept| EndpointSlice::restore(kept)).collect();
             if service.spec.cluster_ips.iter().any(|ip| taken.contains(ip))
-                || slices.iter().any(|slice| slice.is_forged())
+                || slices.iter().any(EndpointSlice::is_forged)
             {
                 continue;
             }
             taken.extend(service.spec.cluster_ips.iter().copied());
-            list.push(serve(&namespace, &name, service, slices));
+            list.push(serve(namespace, name, &service, &Vec::from_iter(&slices)));
         }
         list.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         list
@@ -62,11 +65,10 @@ impl View {
     /// Lines to keep over a restart, for [`read_kept`].
     pub fn keep(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for (meta, service) in self.services.iter() {
-            line(&mut out, SERVICE, &meta, service);
-        }
-        for (meta, slice) in self.slices.iter() {
-            line(&mut out, SLICE, &meta, slice);
+        let lines = self.services.iter().map(|line| (SERVICE, line));
+        for (kind, ((namespace, name), version, kept)) in lines.chain(self.slices.iter().map(|line| (SLICE, line))) {
+            // Writing to memory cannot fail.
+            let _ = writeln!(out, "{kind} {version} {namespace} {name} {kept}");
         }
         out
     }
@@ -136,19 +138,14 @@ pub fn read_kept(text: &str) -> View {
     view
 }
 
-/// `Service/2 265 default web …`
-fn line<T: Object>(out: &mut Vec<u8>, kind: &str, meta: &Meta, object: &T) {
-    let Meta { key: (namespace, name), version } = meta;
-    out.extend_from_slice(format!("{kind} {version} {namespace} {name} {}\n", object.keep()).as_bytes());
-}
-
+/// `265 default web …`
 fn restore<T: Object>(store: &mut Store<T>, line: &str) -> Option<()> {
     let mut words = line.splitn(4, ' ');
     let version = words.next()?.parse().ok()?;
     let key = (words.next()?.to_owned(), words.next()?.to_owned());
     let meta = Meta { key, version };
     meta.check().ok()?;
-    store.restore(meta, T::restore(words.next()?)?);
+    store.restore(meta, &T::restore(words.next()?)?);
     Some(())
 }
 

@@ -19,7 +19,7 @@ mod validate;
 
 pub use config::{Cni, DatapathMode, FirewallBackend, LocalSide, NodeConfig, Peer, Role, Via};
 #[cfg(feature = "dns")]
-pub use dns::{Dns, Stub, dns_server, is_domain};
+pub use dns::{Dns, NameServer, NoNameServer, Stub, is_domain};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use reader::ConfigError;
 pub use services::{

@@ -22,6 +22,12 @@ use crate::firewall::{Chain, FNV_START, Match, Rule, Ruleset, Set, Verdict, hash
 #[cfg(feature = "services")]
 pub use services::update;
 
+/// The chain that says who may send to whom through this host.
+const PERMITTED: &str = "permitted";
+
+#[cfg(feature = "services")]
+const REFUSED: &str = "ct state new jump refused";
+
 /// Set on forwarded packets that the ruleset accepts, so that rules in chains of others can accept them too.
 pub const ACCEPTED_MARK: u32 = 0x2000_0000;
 
@@ -72,28 +78,49 @@ fn body(text: &mut impl Write, ruleset: &Ruleset) -> std::fmt::Result {
         services::body(text, ruleset, serving)?;
         rules.insert(Hook::ServicesArriving, vec!["jump services".into()]);
         rules.insert(Hook::ServicesLocal, vec!["jump services".into()]);
-        rules.insert(Hook::Of(Chain::Forward), vec!["ct state new jump refused".into()]);
-        rules.insert(Hook::Of(Chain::Input), vec!["ct state new jump refused".into()]);
-        rules.insert(Hook::RefusedLocal, vec!["ct state new jump refused".into()]);
+        // Calls that arrive were confirmed when they left: they are this host's own.
+        for (hook, chain) in [(Hook::CalledLocal, "calls"), (Hook::Of(Chain::Input), "answers")] {
+            let watch = format!("ct status & (dnat | assured) == dnat jump {chain}");
+            let watch = ruleset.watch.then_some(watch);
+            rules.insert(hook, watch.into_iter().chain([REFUSED.to_owned()]).collect());
+        }
     }
     #[cfg(feature = "services")]
     if ruleset.watch {
         watch::body(text)?;
-        // Calls that arrive were confirmed when they left: they are this host's own.
-        for (hook, chain) in
-            [(Hook::WatchForwarded, "calls"), (Hook::WatchLeaving, "calls"), (Hook::WatchArriving, "answers")]
-        {
-            rules.insert(hook, vec![format!("ct status & (dnat | assured) == dnat jump {chain}")]);
-        }
     }
-    for (chain, own) in &ruleset.chains {
+    for (chain, own) in ruleset.chains.iter().filter(|(chain, _)| **chain != Chain::Clamp) {
         rules.entry(Hook::Of(*chain)).or_default().extend(own.iter().map(|rule| line(*chain, rule)));
+    }
+    let young = young(ruleset);
+    if !young.is_empty() {
+        let permitted = rules.insert(Hook::Of(Chain::Forward), young).unwrap_or_default();
+        block(text, "chain", PERMITTED, &permitted)?;
     }
     for (hook, rules) in rules {
         let (name, kind) = hook.chain();
         block(text, "chain", name, &[&[format!("type {kind}; policy accept;")], rules.as_slice()].concat())?;
     }
     Ok(())
+}
+
+/// What forwarded packets pass before it is said who may send to whom. Both ends of a connection have spoken once the
+/// kernel calls it assured: it leaves by the first rule, as most packets do.
+fn young(ruleset: &Ruleset) -> Vec<String> {
+    let mut rules = Vec::new();
+    #[cfg(feature = "services")]
+    if ruleset.serving.is_some() {
+        rules.push(format!("meta l4proto udp ct state established goto {PERMITTED}"));
+        rules.extend(ruleset.watch.then(|| "ct status dnat jump calls".to_owned()));
+        rules.push(REFUSED.to_owned());
+    }
+    let clamp = ruleset.chains.get(&Chain::Clamp).into_iter().flatten();
+    rules.extend(clamp.map(|rule| line(Chain::Clamp, rule)));
+    if !rules.is_empty() {
+        rules.insert(0, format!("ct status assured goto {PERMITTED}"));
+        rules.push(format!("goto {PERMITTED}"));
+    }
+    rules
 }
 
 /// Where a base chain hangs.
@@ -104,13 +131,7 @@ enum Hook {
     #[cfg(feature = "services")]
     ServicesLocal,
     #[cfg(feature = "services")]
-    RefusedLocal,
-    #[cfg(feature = "services")]
-    WatchForwarded,
-    #[cfg(feature = "services")]
-    WatchLeaving,
-    #[cfg(feature = "services")]
-    WatchArriving,
+    CalledLocal,
     Of(Chain),
 }
 
@@ -123,19 +144,12 @@ impl Hook {
             #[cfg(feature = "services")]
             Hook::ServicesLocal => ("services-local", "nat hook output priority -101"),
             #[cfg(feature = "services")]
-            Hook::RefusedLocal => ("refused-local", "filter hook output priority -1"),
-            #[cfg(feature = "services")]
-            Hook::WatchForwarded => ("watched", "filter hook forward priority -2"),
-            #[cfg(feature = "services")]
-            Hook::WatchLeaving => ("watched-local", "filter hook output priority -2"),
-            #[cfg(feature = "services")]
-            Hook::WatchArriving => ("watched-arriving", "filter hook input priority -2"),
+            Hook::CalledLocal => ("called-local", "filter hook output priority -1"),
             Hook::Of(Chain::Arrival) => ("arriving", "filter hook prerouting priority -301"),
             #[cfg(feature = "dns")]
             Hook::Of(Chain::Departure) => ("leaving", "filter hook output priority -301"),
-            Hook::Of(Chain::Clamp) => ("clamped", "filter hook forward priority -151"),
             Hook::Of(Chain::Input) => ("incoming", "filter hook input priority -1"),
-            Hook::Of(Chain::Forward) => ("forwarded", "filter hook forward priority -1"),
+            Hook::Of(Chain::Clamp | Chain::Forward) => ("forwarded", "filter hook forward priority -1"),
             Hook::Of(Chain::Source) => ("source", "nat hook postrouting priority 99"),
         }
     }
@@ -161,6 +175,8 @@ fn line(chain: Chain, rule: &Rule) -> String {
         Match::SourceIn(set) => format!("{ip} saddr @{}", set_name(*set, family)),
         Match::DestinationIn(set) => format!("{ip} daddr @{}", set_name(*set, family)),
         Match::SourceLocal => "fib saddr type local".into(),
+        // The one link that is there before any rule; a number is compared faster than a name.
+        Match::From("lo") => "iif \"lo\"".into(),
         Match::From(link) => format!("iifname \"{link}\""),
         Match::NotFrom(link) => format!("iifname != \"{link}\""),
         Match::NotTo(link) => format!("oifname != \"{link}\""),

@@ -48,7 +48,7 @@ fn strangers_are_not_answered() {
     assert_eq!(incoming(&config(EDGE), &facts, Family::V4), "");
     let nft = nft::replace(&Plan::new(&edge(), &Facts { firewall: Backend::Nftables, ..facts }).ruleset);
     for rule in [
-        "ip daddr 169.254.25.10/32 iifname \"lo\" accept",
+        "ip daddr 169.254.25.10/32 iif \"lo\" accept",
         "ip daddr 169.254.25.10/32 udp dport 53 notrack",
         "ip saddr 169.254.25.10/32 udp sport 53 notrack",
     ] {

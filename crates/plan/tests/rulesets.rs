@@ -221,7 +221,7 @@ fn edge_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-28170dccffbd69ce {
+        	chain digest-6b7c5425b8c2689b {
         	}
         	set local {
         		type ipv4_addr
@@ -319,43 +319,7 @@ fn edge_nft() {
         		meta l4proto tcp reject with tcp reset
         		reject
         	}
-        	chain services-arriving {
-        		type nat hook prerouting priority -101; policy accept;
-        		jump services
-        	}
-        	chain services-local {
-        		type nat hook output priority -101; policy accept;
-        		jump services
-        	}
-        	chain refused-local {
-        		type filter hook output priority -1; policy accept;
-        		ct state new jump refused
-        	}
-        	chain arriving {
-        		type filter hook prerouting priority -301; policy accept;
-        		iifname "lo" return
-        		iifname != "selvedge0" ip saddr @tunnel counter drop
-        		iifname != "selvedge0" ip6 saddr @tunnel6 counter drop
-        	}
-        	chain clamped {
-        		type filter hook forward priority -151; policy accept;
-        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
-        	}
-        	chain incoming {
-        		type filter hook input priority -1; policy accept;
-        		ct state new jump refused
-        		udp dport 500 accept
-        		udp dport 4500 accept
-        		meta l4proto esp accept
-        	}
-        	chain forwarded {
-        		type filter hook forward priority -1; policy accept;
-        		ct state new jump refused
+        	chain permitted {
         		ip saddr @tunnel ip daddr @remote-node counter drop
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
@@ -376,6 +340,44 @@ fn edge_nft() {
         		ip6 saddr @tunnel6 ct status dnat meta mark set meta mark | 0x20000000 accept
         		ip saddr @tunnel counter drop
         		ip6 saddr @tunnel6 counter drop
+        	}
+        	chain services-arriving {
+        		type nat hook prerouting priority -101; policy accept;
+        		jump services
+        	}
+        	chain services-local {
+        		type nat hook output priority -101; policy accept;
+        		jump services
+        	}
+        	chain called-local {
+        		type filter hook output priority -1; policy accept;
+        		ct state new jump refused
+        	}
+        	chain arriving {
+        		type filter hook prerouting priority -301; policy accept;
+        		iif "lo" return
+        		ip saddr @tunnel iifname != "selvedge0" counter drop
+        		ip6 saddr @tunnel6 iifname != "selvedge0" counter drop
+        	}
+        	chain incoming {
+        		type filter hook input priority -1; policy accept;
+        		ct state new jump refused
+        		udp dport 500 accept
+        		udp dport 4500 accept
+        		meta l4proto esp accept
+        	}
+        	chain forwarded {
+        		type filter hook forward priority -1; policy accept;
+        		ct status assured goto permitted
+        		meta l4proto udp ct state established goto permitted
+        		ct state new jump refused
+        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
+        		goto permitted
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -411,7 +413,7 @@ fn edge_nft() {
 fn a_gateways_network_is_let_through_to_and_from_peers_only() {
     let ruleset = Plan::new(&config(GATEWAY), &gateway_facts()).ruleset;
     let text = nft::replace(&ruleset);
-    let chain = text.split("chain forwarded {").nth(1).unwrap().split('}').next().unwrap();
+    let chain = text.split("chain permitted {").nth(1).unwrap().split('}').next().unwrap();
     let rules: Vec<&str> = chain.lines().map(str::trim).filter(|l| l.starts_with("ip ")).collect();
     let expected = [
         "ip saddr @offered ip daddr @remote meta mark set meta mark | 0x20000000 accept",
@@ -505,7 +507,7 @@ fn connector_nft() {
         table inet selvedge
         delete table inet selvedge
         table inet selvedge {
-        	chain digest-6f055c2ba81fde61 {
+        	chain digest-65dd49da115deeda {
         	}
         	set local {
         		type ipv4_addr
@@ -547,29 +549,7 @@ fn connector_nft() {
         		flags interval
         		elements = { fd00:234:0:1::/64, fd00:234:0:2::/64 }
         	}
-        	chain arriving {
-        		type filter hook prerouting priority -301; policy accept;
-        		iifname "lo" return
-        		iifname != "selvedge0" ip saddr @tunnel counter drop
-        		iifname != "selvedge0" ip6 saddr @tunnel6 counter drop
-        	}
-        	chain clamped {
-        		type filter hook forward priority -151; policy accept;
-        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
-        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
-        	}
-        	chain incoming {
-        		type filter hook input priority -1; policy accept;
-        		udp dport 500 accept
-        		udp dport 4500 accept
-        		meta l4proto esp accept
-        	}
-        	chain forwarded {
-        		type filter hook forward priority -1; policy accept;
+        	chain permitted {
         		ip saddr @tunnel ip daddr @remote-node counter drop
         		ip saddr @local meta mark set meta mark | 0x20000000 accept
         		ip6 saddr @local6 meta mark set meta mark | 0x20000000 accept
@@ -595,6 +575,29 @@ fn connector_nft() {
         		ip6 saddr @tunnel6 ct status dnat meta mark set meta mark | 0x20000000 accept
         		ip saddr @tunnel counter drop
         		ip6 saddr @tunnel6 counter drop
+        	}
+        	chain arriving {
+        		type filter hook prerouting priority -301; policy accept;
+        		iif "lo" return
+        		ip saddr @tunnel iifname != "selvedge0" counter drop
+        		ip6 saddr @tunnel6 iifname != "selvedge0" counter drop
+        	}
+        	chain incoming {
+        		type filter hook input priority -1; policy accept;
+        		udp dport 500 accept
+        		udp dport 4500 accept
+        		meta l4proto esp accept
+        	}
+        	chain forwarded {
+        		type filter hook forward priority -1; policy accept;
+        		ct status assured goto permitted
+        		tcp flags & (syn | rst) == syn ip daddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 daddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip6 saddr @remote6 tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip daddr @remote-node tcp option maxseg size set rt mtu
+        		tcp flags & (syn | rst) == syn ip saddr @remote-node tcp option maxseg size set rt mtu
+        		goto permitted
         	}
         	chain source {
         		type nat hook postrouting priority 99; policy accept;
@@ -741,7 +744,7 @@ fn names_cannot_break_out_of_a_comment() {
 fn the_kernel_datapath_leaves_spoofing_to_policies() {
     let kernel = Plan::new(&config(EDGE), &edge_facts(Datapath::Kernel)).ruleset;
     assert!(!nft::replace(&kernel).contains("chain arriving"));
-    assert!(nft::replace(&edge()).contains("iifname != \"selvedge0\" ip saddr @tunnel counter drop"));
+    assert!(nft::replace(&edge()).contains("ip saddr @tunnel iifname != \"selvedge0\" counter drop"));
 }
 
 #[test]

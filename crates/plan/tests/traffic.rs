@@ -323,7 +323,7 @@ fn edge_traffic(backend: &str) {
     one_dropped(&counters("arriving", ("raw", "SELVEDGE-PREROUTING")));
     // The peer takes this node for a router.
     send_from(peer, "10.234.2.5", "192.168.11.1:9");
-    one_dropped(&counters("forwarded", ("filter", "SELVEDGE-FORWARD")));
+    one_dropped(&counters("permitted", ("filter", "SELVEDGE-FORWARD")));
     // The world calls a pod: whether it may is for others to say.
     if backend != "nft" {
         send_from(world, "192.168.11.1", "10.234.1.5:9");
@@ -433,7 +433,7 @@ fn connector_traffic(backend: &str) {
     // A Service that is the host of another edge: there is no tunnel to it for these packets.
     send_from(&pods, "10.234.1.5", "10.96.0.51:7");
     let text = match backend {
-        "nft" => node.run("nft list chain inet selvedge forwarded"),
+        "nft" => node.run("nft list chain inet selvedge permitted"),
         _ => node.run(&format!("{backend} -nvxL SELVEDGE-FORWARD")),
     };
     one_dropped(&text);

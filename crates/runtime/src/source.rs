@@ -19,7 +19,7 @@ pub(crate) mod target;
 #[cfg(feature = "api")]
 mod tcp;
 #[cfg(feature = "api")]
-mod tls;
+pub(crate) mod tls;
 
 use std::fs;
 use std::io;

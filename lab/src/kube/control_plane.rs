@@ -12,6 +12,7 @@ use super::api::{Api, Identity};
 use super::binaries;
 use super::pki::{Pki, Subject};
 use crate::netns::Netns;
+use crate::process;
 use crate::programs::{Program, wait};
 
 /// Five seconds on an idle machine, half a minute on one that builds beside it.
@@ -105,6 +106,20 @@ impl ControlPlane {
         self.store.check()?;
         self.server.check()?;
         self.manager.as_mut().map_or(Ok(()), Program::check)
+    }
+
+    /// Waits until it has done what follows from what it was told last: its controllers look at every object.
+    pub fn settle(&self) -> Result<()> {
+        const BUSY: f64 = 0.2;
+        let programs = self.manager.iter().chain([&self.server, &self.store]);
+        let pids: Vec<u32> = programs.map(Program::pid).collect();
+        wait("the control plane to be quiet", START, || {
+            let before = process::cpu_seconds(&pids)?;
+            std::thread::sleep(Duration::from_secs(1));
+            let busy = process::cpu_seconds(&pids)? - before;
+            ensure!(busy < BUSY, "{busy:.2} s of CPU time in a second");
+            Ok(())
+        })
     }
 
     fn await_ready(&mut self) -> Result<()> {

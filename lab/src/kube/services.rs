@@ -150,6 +150,8 @@ impl Runner {
         options: &Options,
     ) -> Result<Vec<String>> {
         api.apply(&probe_slice(0))?;
+        // Who starts beside it waits for a processor.
+        plane.settle()?;
         let start = Instant::now();
         let mut program = self.start(site, plane, dir)?;
         until(site, 1, &mut program)?;

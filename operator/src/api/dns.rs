@@ -1,9 +1,9 @@
 //! `spec.dns` of a `Cluster`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use selvedge_model::{Dns, dns_server, is_domain};
+use selvedge_model::{Dns, NameServer, is_domain};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -26,9 +26,13 @@ pub(crate) struct DnsSpec {
     /// Domain of the cluster: what `clusterDomain` of the kubelet says.
     #[schemars(schema_with = "schema::domain")]
     pub(crate) zone: Domain,
-    /// Who knows all other names, addresses with or without a port; empty: those of each node's `/etc/resolv.conf`.
+    /// Who knows all other names, addresses with or without a port, over TLS with `tls://` in front; empty: those of each node's `/etc/resolv.conf`.
     #[schemars(schema_with = "schema::servers")]
     pub(crate) upstreams: Vec<DnsServer>,
+    /// Certificate authorities of servers that are asked over TLS, in PEM; empty: those that each node trusts.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("maxLength" = 65536))]
+    pub(crate) authorities: String,
     /// Who knows the names at and below some domains.
     #[schemars(extend("maxItems" = 64))]
     pub(crate) stubs: Vec<StubSpec>,
@@ -59,9 +63,9 @@ impl<'de> Deserialize<'de> for Domain {
     }
 }
 
-/// An address with or without a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DnsServer(pub(crate) SocketAddr);
+/// An address with or without a port, or `tls://` and that, perhaps with `#` and the name in its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DnsServer(pub(crate) NameServer);
 
 impl Serialize for DnsServer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -72,8 +76,9 @@ impl Serialize for DnsServer {
 impl<'de> Deserialize<'de> for DnsServer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let server = dns_server(&text).map(DnsServer);
-        server.ok_or_else(|| D::Error::custom(format!("\"{text}\" is no address, with or without a port")))
+        text.parse()
+            .map(DnsServer)
+            .map_err(|_| D::Error::custom(format!("\"{text}\" is no address, with or without a port")))
     }
 }
 
@@ -84,6 +89,7 @@ impl Default for DnsSpec {
             addresses: Dns::ADDRESSES.into(),
             zone: Domain(Dns::ZONE.to_owned()),
             upstreams: Vec::new(),
+            authorities: String::new(),
             stubs: Vec::new(),
         }
     }

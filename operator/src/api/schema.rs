@@ -25,12 +25,12 @@ pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 16, "items": {"type": "string", "pattern": ADDRESS, "maxLength": 45}})
 }
 
-/// An address, perhaps with a port.
-const SERVER: &str = "^[0-9a-fA-F:.\\[\\]]+$";
+/// An address, perhaps with a port; perhaps over TLS.
+const SERVER: &str = "^(tls://[0-9a-fA-F:.\\[\\]]+(#[-_.:A-Za-z0-9]+)?|[0-9a-fA-F:.\\[\\]]+)$";
 const DOMAIN: &str = "^[-_A-Za-z0-9]{1,63}(\\.[-_A-Za-z0-9]{1,63})*$";
 
 pub(super) fn servers(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "maxItems": 8, "items": {"type": "string", "pattern": SERVER, "maxLength": 53}})
+    json_schema!({"type": "array", "maxItems": 8, "items": {"type": "string", "pattern": SERVER, "maxLength": 320}})
 }
 
 pub(super) fn domain(_: &mut SchemaGenerator) -> Schema {

@@ -373,14 +373,15 @@ impl<'a> Compiler<'a> {
             addresses: spec.dns.addresses.clone(),
             zone: spec.dns.zone.0.to_ascii_lowercase(),
             networks: spec.cluster_cidrs.iter().chain(&spec.edge_pod_cidrs).copied().collect(),
-            upstreams: spec.dns.upstreams.iter().map(|server| server.0).collect(),
+            upstreams: spec.dns.upstreams.iter().map(|server| server.0.clone()).collect(),
+            authorities: spec.dns.authorities.clone(),
             stubs: spec
                 .dns
                 .stubs
                 .iter()
                 .map(|stub| Stub {
                     zone: stub.zone.0.to_ascii_lowercase(),
-                    upstreams: stub.upstreams.iter().map(|server| server.0).collect(),
+                    upstreams: stub.upstreams.iter().map(|server| server.0.clone()).collect(),
                 })
                 .collect(),
         })

@@ -1,11 +1,11 @@
 //! A server over values: no sockets, and a clock that is set by hand.
 #![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use selvedge_dns::{Handled, Name, Rcode, Response, Server, Settings, Transmit, View, kind, question};
-use selvedge_model::{Endpoint, Protocol, Service, ServicePort};
+use selvedge_model::{Endpoint, NameServer, Protocol, Service, ServicePort};
 
 pub const UPSTREAMS: [&str; 2] = ["192.0.2.1:53", "192.0.2.2:53"];
 
@@ -141,7 +141,7 @@ impl Bench {
     }
 }
 
-pub fn addr(text: &str) -> SocketAddr {
+pub fn addr(text: &str) -> NameServer {
     text.parse().unwrap()
 }
 

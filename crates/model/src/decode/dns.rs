@@ -1,8 +1,8 @@
 //! The part of a configuration that is about names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use crate::dns::{Dns, Stub, dns_server, is_domain};
+use crate::dns::{Dns, NameServer, Stub, is_domain};
 use crate::reader::{Reader, Result};
 
 /// More addresses or servers are of no use.
@@ -15,6 +15,7 @@ pub(super) fn dns(r: &Reader<'_>) -> Result<Dns> {
         zone: r.optional("zone")?.map_or_else(|| Ok(Dns::ZONE.to_owned()), |zone| domain(&zone))?,
         networks: r.list_or_empty("networks", Reader::prefix)?,
         upstreams: r.list_or_empty("upstreams", server)?,
+        authorities: r.optional("authorities")?.map(|text| text.string()).transpose()?.unwrap_or_default(),
         stubs: r.list_or_empty("stubs", stub)?,
     })
 }
@@ -38,9 +39,9 @@ fn own_address(r: &Reader<'_>) -> Result<IpAddr> {
     Ok(address)
 }
 
-fn server(r: &Reader<'_>) -> Result<SocketAddr> {
+fn server(r: &Reader<'_>) -> Result<NameServer> {
     let text = r.string()?;
-    dns_server(&text).map_or_else(|| r.error(format!("\"{text}\" is no address, with or without a port")), Ok)
+    text.parse().or_else(|_| r.error(format!("\"{text}\" is no address, with or without a port")))
 }
 
 fn domain(r: &Reader<'_>) -> Result<String> {

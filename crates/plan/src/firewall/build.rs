@@ -82,7 +82,7 @@ impl Builder<'_> {
         if self.node.facts.datapath == Datapath::User && self.node.ends_tunnels() {
             // What this host sends to itself, for one a reset in the name of a cluster IP.
             self.rule(Chain::Arrival, [Match::From("lo")], Verdict::Return);
-            self.rule(Chain::Arrival, [Match::NotFrom(DEVICE), Match::SourceIn(Set::Tunnel)], Verdict::Drop);
+            self.rule(Chain::Arrival, [Match::SourceIn(Set::Tunnel), Match::NotFrom(DEVICE)], Verdict::Drop);
         }
     }
 

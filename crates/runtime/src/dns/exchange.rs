@@ -19,16 +19,16 @@ impl Exchange {
     /// Sends what is to be sent, or begins to.
     pub(super) fn open(transmit: &Transmit) -> io::Result<Exchange> {
         if transmit.tcp {
-            let stream = tcp::connect(transmit.upstream)?;
+            let stream = tcp::connect(transmit.upstream.address)?;
             return Ok(Exchange::Stream { stream, output: framed(&transmit.payload), input: Vec::new() });
         }
-        let any = match transmit.upstream {
+        let any = match transmit.upstream.address {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind((any, 0))?;
         socket.set_nonblocking(true)?;
-        socket.connect(transmit.upstream)?;
+        socket.connect(transmit.upstream.address)?;
         socket.send(&transmit.payload)?;
         Ok(Exchange::Datagram(socket))
     }

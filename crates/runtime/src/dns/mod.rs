@@ -4,23 +4,27 @@
 mod ask;
 mod exchange;
 mod resolver;
+mod secure;
 mod serve;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use selvedge_dns::{Name, Server, Settings, View};
 use selvedge_linux::{UdpPort, tcp};
-use selvedge_model::{Dns, NodeConfig};
+use selvedge_model::{Dns, NameServer, NodeConfig};
 
 use crate::error::Context as _;
 use crate::status::{DnsStatus, UpstreamStatus};
 use crate::{Error, Result};
 
 use self::resolver::Resolver;
+use self::secure::Trust;
 
 pub(crate) use ask::ask;
 pub(crate) use resolver::RESOLV_CONF;
@@ -47,6 +51,9 @@ enum Client {
 struct State {
     server: Server<Client>,
     resolver: Resolver,
+    trust: Trust,
+    /// Why servers are not asked over TLS.
+    distrusted: BTreeMap<NameServer, String>,
 }
 
 /// The server as the node has it.
@@ -79,7 +86,13 @@ impl Names {
 
     /// Answers at `addresses` as the configuration has it, or not at all without any. `known`: its Services are those of
     /// the cluster, and not merely none yet.
-    pub(crate) fn apply(&mut self, config: &NodeConfig, addresses: &[IpAddr], known: bool) -> Result<()> {
+    pub(crate) fn apply(
+        &mut self,
+        config: &NodeConfig,
+        addresses: &[IpAddr],
+        known: bool,
+        state_dir: &Path,
+    ) -> Result<()> {
         let Some(dns) = config.dns.as_ref().filter(|_| !addresses.is_empty()) else {
             self.running = None;
             return Ok(());
@@ -90,12 +103,18 @@ impl Names {
         }
         let running = match self.running.take() {
             Some(running) => {
-                running.state().set(settings, addresses);
+                let mut state = running.state();
+                if !state.trust.is_by(&dns.authorities) {
+                    state.trust = Trust::new(dns.authorities.clone(), state_dir);
+                }
+                state.set(settings, addresses);
+                drop(state);
                 running
             }
             None => {
                 self.changed = true;
-                Running::start(Sockets::open(addresses)?, settings, addresses)?
+                let trust = Trust::new(dns.authorities.clone(), state_dir);
+                Running::start(Sockets::open(addresses)?, settings, addresses, trust)?
             }
         };
         if self.changed && known {
@@ -126,7 +145,7 @@ impl Names {
             failed: counters.failed.into(),
             rebound: counters.rebound.into(),
             kept: server.cached() as u64,
-            notes: state.resolver.notes(server),
+            notes: state.notes(),
         })
     }
 }
@@ -135,14 +154,22 @@ impl State {
     fn set(&mut self, settings: Settings, addresses: &[IpAddr]) {
         self.resolver.set(settings, addresses);
         self.resolver.look(&mut self.server);
+        let known: Vec<&NameServer> = self.server.upstreams().iter().map(|upstream| &upstream.server).collect();
+        self.distrusted.retain(|server, _| known.contains(&server));
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.resolver.notes(&self.server);
+        notes.extend(self.distrusted.iter().map(|(server, why)| format!("{server}: {why}; it is not asked in clear")));
+        notes
     }
 }
 
 impl Running {
-    fn start(sockets: Sockets, settings: Settings, addresses: &[IpAddr]) -> Result<Running> {
+    fn start(sockets: Sockets, settings: Settings, addresses: &[IpAddr], trust: Trust) -> Result<Running> {
         let what = || "start the DNS server".to_owned();
         let server = Server::new(Settings { upstreams: Vec::new(), ..settings.clone() });
-        let mut state = State { server, resolver: Resolver::default() };
+        let mut state = State { server, resolver: Resolver::default(), trust, distrusted: BTreeMap::new() };
         state.set(settings, addresses);
         let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = UnixStream::pair().context(what)?;
@@ -201,7 +228,7 @@ fn settings(config: &NodeConfig, dns: &Dns) -> Result<Settings> {
 fn upstream_status(upstream: &selvedge_dns::Upstream) -> UpstreamStatus {
     use selvedge_dns::State;
     UpstreamStatus {
-        address: upstream.address.to_string(),
+        address: upstream.server.to_string(),
         state: match upstream.state {
             State::Unknown => "unknown",
             State::Up => "up",

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use selvedge_dns::{Server, Settings, State, nameservers};
+use selvedge_model::NameServer;
 
 /// Whom this host asks.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -23,7 +24,7 @@ pub(super) struct Resolver {
     seen: Option<(SystemTime, u64)>,
     looked: Option<Instant>,
     /// Servers that are this one.
-    itself: Vec<SocketAddr>,
+    itself: Vec<NameServer>,
     error: Option<String>,
 }
 
@@ -53,7 +54,7 @@ impl Resolver {
         } else {
             return;
         };
-        let own = |server: &SocketAddr| server.port() == super::PORT && self.own.contains(&server.ip());
+        let own = |server: &NameServer| server.address.port() == super::PORT && self.own.contains(&server.address.ip());
         let (itself, upstreams) = upstreams.into_iter().partition(own);
         self.itself = itself;
         let Some(settings) = &self.settings else { return };
@@ -63,10 +64,11 @@ impl Resolver {
     /// What does not work, in words.
     pub(super) fn notes<C: Clone>(&self, server: &Server<C>) -> Vec<String> {
         let mut notes: Vec<String> = self.error.iter().cloned().collect();
-        notes
-            .extend(self.itself.iter().map(|server| format!("{} is this server itself: it is not asked", server.ip())));
+        notes.extend(
+            self.itself.iter().map(|server| format!("{} is this server itself: it is not asked", server.address.ip())),
+        );
         let loops = server.upstreams().iter().filter(|upstream| upstream.state == State::Loop);
-        notes.extend(loops.map(|u| format!("loop: {} asks this server what it is asked; it is left out", u.address)));
+        notes.extend(loops.map(|u| format!("loop: {} asks this server what it is asked; it is left out", u.server)));
         if server.settings().upstreams.is_empty() {
             notes.push("nobody is there to ask for names outside the cluster".to_owned());
         }
@@ -74,7 +76,7 @@ impl Resolver {
     }
 
     /// The servers of the file; `None` if it is as it was.
-    fn read(&mut self) -> Option<Vec<SocketAddr>> {
+    fn read(&mut self) -> Option<Vec<NameServer>> {
         let look = || -> std::io::Result<_> {
             let about = fs::metadata(RESOLV_CONF)?;
             Ok((about.modified()?, about.len()))
@@ -94,7 +96,8 @@ impl Resolver {
         match text {
             Ok(text) => {
                 self.error = None;
-                Some(nameservers(&text).into_iter().map(|address| SocketAddr::new(address, super::PORT)).collect())
+                let at = |address| NameServer::from(SocketAddr::new(address, super::PORT));
+                Some(nameservers(&text).into_iter().map(at).collect())
             }
             Err(error) => {
                 self.error = Some(format!("{RESOLV_CONF}: {error}"));

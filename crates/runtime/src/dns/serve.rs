@@ -1,6 +1,7 @@
 //! The thread: waits for all sockets at once, and moves as many datagrams as there are in one call.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -8,13 +9,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use selvedge_dns::Handled;
+use selvedge_dns::{Handled, Transmit};
 use selvedge_linux::poll::{Interest, poll};
 use selvedge_linux::{Batch, Outgoing};
+use selvedge_model::NameServer;
 
 use super::exchange::{Exchange, MAX_DATAGRAM};
+use super::secure::Channel;
 use super::stream::Connection;
 use super::{Client, Sockets, State, lock};
+use crate::error::Context as _;
 
 /// The longest question over UDP in octets; a longer one is cut off, and refused for that.
 const MAX_QUESTION: usize = 512;
@@ -35,6 +39,8 @@ pub(super) struct Serving {
     connections: BTreeMap<u32, Connection>,
     next_connection: u32,
     exchanges: BTreeMap<u32, Exchange>,
+    /// To servers that are asked over TLS.
+    channels: BTreeMap<NameServer, Channel>,
 }
 
 impl Serving {
@@ -49,6 +55,7 @@ impl Serving {
             connections: BTreeMap::new(),
             next_connection: 0,
             exchanges: BTreeMap::new(),
+            channels: BTreeMap::new(),
         })
     }
 
@@ -62,6 +69,7 @@ impl Serving {
             interests.extend(self.sockets.tcp.iter().map(Interest::readable));
             interests.extend(self.connections.values().map(Connection::interest));
             interests.extend(self.exchanges.values().map(Exchange::interest));
+            interests.extend(self.channels.values().map(Channel::interest));
             if let Err(error) = poll(&mut interests, self.pause()) {
                 log::error!("the DNS server ends: {error}");
                 return;
@@ -74,10 +82,12 @@ impl Serving {
             let tcp: Vec<usize> = (0..self.sockets.tcp.len()).filter(|_| ready.next() == Some(true)).collect();
             let called: Vec<u32> = self.connections.keys().copied().filter(|_| ready.next() == Some(true)).collect();
             let answered: Vec<u32> = self.exchanges.keys().copied().filter(|_| ready.next() == Some(true)).collect();
+            let spoken = self.channels.keys().filter(|_| ready.next() == Some(true)).cloned().collect::<Vec<_>>();
             udp.into_iter().for_each(|socket| self.take_datagrams(socket));
             tcp.into_iter().for_each(|socket| self.take_connections(socket));
             called.into_iter().for_each(|number| self.take_questions(number));
             answered.into_iter().for_each(|number| self.take_answers(number));
+            spoken.into_iter().for_each(|server| self.take_secure_answers(&server));
             loop {
                 // Who has an answer may have asked more than was taken.
                 let served = self.drain();
@@ -96,7 +106,8 @@ impl Serving {
     fn pause(&self) -> Option<Duration> {
         let due = lock(&self.state).server.poll_timeout();
         let silent = self.connections.values().filter(|connection| connection.waiting == 0);
-        let due = due.into_iter().chain(silent.map(|connection| connection.ends)).min();
+        let owing = self.channels.values().filter_map(Channel::ends);
+        let due = due.into_iter().chain(silent.map(|connection| connection.ends)).chain(owing).min();
         due.map(|at| at.saturating_sub(self.now()))
     }
 
@@ -186,30 +197,51 @@ impl Serving {
         }
     }
 
+    fn take_secure_answers(&mut self, server: &NameServer) {
+        let now = self.now();
+        let Some(channel) = self.channels.get_mut(server) else { return };
+        let mut answers = Vec::new();
+        let ended = channel.advance(now, &mut answers);
+        let state = &mut *lock(&self.state);
+        for (exchange, message) in answers {
+            state.distrusted.remove(server);
+            state.server.handle_upstream(now, exchange, &message);
+        }
+        if let Err(error) = ended {
+            end(now, state, &mut self.channels, server, &error.to_string());
+        }
+    }
+
     /// What follows: questions to upstreams, answers to those who waited, and an end to what is over. Returns the
     /// connections that got an answer.
     fn drain(&mut self) -> Vec<u32> {
         let now = self.now();
         let state = Arc::clone(&self.state);
-        let server = &mut lock(&state).server;
-        if server.poll_timeout().is_some_and(|at| at <= now) {
-            server.handle_timeout(now);
+        let state = &mut *lock(&state);
+        self.drop_channels(now, state);
+        if state.server.poll_timeout().is_some_and(|at| at <= now) {
+            state.server.handle_timeout(now);
         }
-        while server.wants_transmit() {
+        while state.server.wants_transmit() {
             let mut random = [0; 10];
             if let Err(error) = self.random.read_exact(&mut random) {
                 log::error!("without random numbers no upstream is asked: {error}");
                 break;
             }
-            let Some(transmit) = server.poll_transmit(now, random) else { break };
+            let Some(transmit) = state.server.poll_transmit(now, random) else { break };
+            if transmit.upstream.tls.is_some() {
+                ask(now, state, &mut self.channels, transmit);
+                continue;
+            }
             match Exchange::open(&transmit) {
                 Ok(exchange) => drop(self.exchanges.insert(transmit.exchange, exchange)),
                 Err(error) => {
                     log::debug!("ask {}: {error}", transmit.upstream);
-                    server.handle_failure(now, transmit.exchange);
+                    state.server.handle_failure(now, transmit.exchange);
                 }
             }
         }
+        let server = &mut state.server;
         let mut served = Vec::new();
         while let Some((client, answer)) = server.poll_answer(now) {
             self.answer(now, client, &answer);
@@ -220,6 +252,20 @@ impl Serving {
         self.exchanges.retain(|number, _| server.is_open(*number));
         self.connections.retain(|_, connection| connection.ends > now || connection.waiting > 0);
         served
+    }
+
+    /// Connections over TLS to servers that say nothing, or that nobody asks any more.
+    fn drop_channels(&mut self, now: Duration, state: &mut State) {
+        let known = |server: &NameServer| state.server.upstreams().iter().any(|upstream| upstream.server == *server);
+        self.channels.retain(|server, _| known(server));
+        let is_open = |exchange| state.server.is_open(exchange);
+        let silent = self.channels.iter_mut().filter_map(|(server, channel)| {
+            let useful = channel.keep(now, is_open);
+            (!useful).then(|| server.clone())
+        });
+        for server in silent.collect::<Vec<_>>() {
+            end(now, state, &mut self.channels, &server, "no answer");
+        }
     }
 
     fn answer(&mut self, now: Duration, client: Client, answer: &[u8]) {
@@ -240,4 +286,33 @@ impl Serving {
             }
         }
     }
+}
+
+/// Asks over the connection there is, or over a new one.
+fn ask(now: Duration, state: &mut State, channels: &mut BTreeMap<NameServer, Channel>, transmit: Transmit) {
+    let (server, exchange) = (transmit.upstream.clone(), transmit.exchange);
+    let opened = match channels.entry(server.clone()) {
+        Entry::Occupied(there) => Ok(there.into_mut()),
+        Entry::Vacant(place) => Channel::open(now, &server, &mut state.trust).map(|channel| place.insert(channel)),
+    };
+    if let Err(error) = opened.and_then(|channel| channel.ask(now, transmit).context(|| "send".to_owned())) {
+        log::debug!("ask {server}: {error}");
+        state.distrusted.insert(server, error.to_string());
+        state.server.handle_failure(now, exchange);
+    }
+}
+
+/// Ends a connection. Servers close them when they like: what was asked over one that served is asked again over another.
+fn end(now: Duration, state: &mut State, channels: &mut BTreeMap<NameServer, Channel>, server: &NameServer, why: &str) {
+    let Some((proven, mut waiting)) = channels.remove(server).map(Channel::close) else { return };
+    waiting.retain(|asked| state.server.is_open(asked.exchange));
+    if waiting.is_empty() {
+        return;
+    }
+    log::debug!("ask {server}: {why}");
+    if proven {
+        return waiting.into_iter().for_each(|asked| ask(now, state, channels, asked));
+    }
+    state.distrusted.insert(server.clone(), why.to_owned());
+    waiting.iter().for_each(|asked| state.server.handle_failure(now, asked.exchange));
 }

@@ -66,7 +66,7 @@ impl Node {
         #[cfg(feature = "dns")]
         {
             let known = self.knows_services(config);
-            if let Err(error) = self.names.apply(config, &plan.dns, known) {
+            if let Err(error) = self.names.apply(config, &plan.dns, known, &self.options.state_dir) {
                 problems.push(error.to_string());
             }
         }

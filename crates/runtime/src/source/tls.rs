@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::client::{VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
+    CertificateError, ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, StreamOwned,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -66,18 +66,11 @@ impl Tls {
         for certificate in CertificateDer::pem_slice_iter(authorities) {
             roots.add(certificate.context(what)?).context(what)?;
         }
-        let provider = Arc::new(ring::default_provider());
         let known = match pin {
             Some(pin) => Known::Pin(pin),
             None => Known::Authorities(verifier(roots).context(what)?),
         };
-        let schemes = provider.signature_verification_algorithms;
-        let verifier = Verifier { known, schemes, clock };
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context(|| "set up TLS".to_owned())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+        let builder = believing(known, clock)?;
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some(Identity { chain, key }) => {
@@ -89,6 +82,22 @@ impl Tls {
         };
         Ok(Tls { config: Some(Arc::new(config)), name })
     }
+}
+
+/// For other protocols: a server must prove its name by a certificate of one of these authorities.
+#[cfg(feature = "dns")]
+pub(crate) fn client(roots: RootCertStore, clock: Clock) -> Result<ClientConfig> {
+    let known = verifier(roots).context(|| "certificate authorities of the server".to_owned())?;
+    Ok(believing(Known::Authorities(known), clock)?.with_no_client_auth())
+}
+
+fn believing(known: Known, clock: Clock) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier { known, schemes: provider.signature_verification_algorithms, clock };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context(|| "set up TLS".to_owned())?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 fn verifier(roots: RootCertStore) -> std::result::Result<Arc<WebPkiServerVerifier>, VerifierBuilderError> {

@@ -38,7 +38,8 @@ pub struct Site {
     pub link: Link,
     /// Where clients run.
     pub client: Netns,
-    _servers: Vec<(Netns, Daemon, Web)>,
+    // Who serves ends before its namespace, by which it is woken.
+    _servers: Vec<(Web, Daemon, Netns)>,
 }
 
 impl Where {
@@ -109,7 +110,7 @@ impl Site {
             })?;
             let web =
                 Web::start(&ns, SocketAddrV4::new(place.pod(), WEB_PORT), SocketAddrV4::new(place.pod(), ECHO_PORT))?;
-            servers.push((ns, iperf, web));
+            servers.push((web, iperf, ns));
         }
         Ok(Self { link, client, _servers: servers })
     }
