@@ -36,7 +36,7 @@ fn with(
     rows: impl FnOnce(&mut Report, &mut Fabric) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut report = Report::new();
-    report.title(&format!("Setting up: {}", framework.word()));
+    report.title(&format!("Setting up: {}", framework.name()));
     let mut fabric = Fabric::start_on(framework, options, &report)?;
     rows(&mut report, &mut fabric).with_context(|| fabric.logs())?;
     if report.failed() > 0 {
