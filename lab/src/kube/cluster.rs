@@ -56,7 +56,7 @@ impl Cluster {
     pub fn start_edges(&mut self, lab: &Lab) -> Result<()> {
         for node in lab.nodes.iter().filter(|node| node.role == Role::Edge) {
             self.edges.insert(node.name.clone(), EdgeApi::start(self.framework, &self.cloud, node)?);
-            if self.framework == Framework::KubeedgeAuthorized {
+            if self.framework == Framework::KubeedgeTls {
                 self.await_rights(node)?;
             }
         }

@@ -30,11 +30,13 @@ pub enum Framework {
     /// MetaServer, in the clear on the loopback.
     Kubeedge,
     /// MetaServer with its feature gate `requireAuthorization`: TLS and tokens.
-    KubeedgeAuthorized,
+    KubeedgeTls,
     /// lite-apiserver, with TLS and tokens.
     Superedge,
     /// yurthub, in the clear on the loopback.
     Openyurt,
+    /// yurthub's port for pods: TLS and tokens.
+    OpenyurtTls,
     /// The API server itself, over the WAN.
     Kubernetes,
 }
@@ -43,9 +45,9 @@ impl Framework {
     /// As the agent's option has it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Kubeedge | Self::KubeedgeAuthorized => "kubeedge",
+            Self::Kubeedge | Self::KubeedgeTls => "kubeedge",
             Self::Superedge => "superedge",
-            Self::Openyurt => "openyurt",
+            Self::Openyurt | Self::OpenyurtTls => "openyurt",
             Self::Kubernetes => "kubernetes",
         }
     }
@@ -57,7 +59,7 @@ impl Framework {
 
     /// Whether it speaks TLS and wants tokens.
     pub fn is_secure(self) -> bool {
-        matches!(self, Self::KubeedgeAuthorized | Self::Superedge | Self::Kubernetes)
+        !matches!(self, Self::Kubeedge | Self::Openyurt)
     }
 }
 
@@ -81,9 +83,9 @@ impl EdgeApi {
             std::fs::create_dir_all(disk.join(folder))?;
         }
         let (file, arguments) = match framework {
-            Framework::Kubeedge | Framework::KubeedgeAuthorized => edgecore(framework, cloud, node)?,
+            Framework::Kubeedge | Framework::KubeedgeTls => edgecore(framework, cloud, node)?,
             Framework::Superedge => lite_apiserver(cloud, node, &disk)?,
-            Framework::Openyurt => yurthub(cloud, node, &disk)?,
+            Framework::Openyurt | Framework::OpenyurtTls => yurthub(cloud, node, &disk)?,
             Framework::Kubernetes => ("", Vec::new()),
         };
         let mut edge = Self {
@@ -104,9 +106,10 @@ impl EdgeApi {
     pub fn url(&self) -> String {
         match self.framework {
             Framework::Kubeedge => "http://127.0.0.1:10550".to_owned(),
-            Framework::KubeedgeAuthorized => "https://127.0.0.1:10550".to_owned(),
+            Framework::KubeedgeTls => "https://127.0.0.1:10550".to_owned(),
             Framework::Superedge => "https://127.0.0.1:51003".to_owned(),
             Framework::Openyurt => "http://127.0.0.1:10261".to_owned(),
+            Framework::OpenyurtTls => "https://127.0.0.1:10268".to_owned(),
             Framework::Kubernetes => format!("https://{PUBLIC}:{PORT}"),
         }
     }
@@ -183,7 +186,7 @@ type Launch = (&'static str, Vec<String>);
 fn edgecore(framework: Framework, cloud: &Cloud, node: &Node) -> Result<Launch> {
     let [websocket, https] = HUB;
     let kept = "/var/lib/kubeedge";
-    let authorized = framework == Framework::KubeedgeAuthorized;
+    let authorized = framework == Framework::KubeedgeTls;
     if authorized {
         // It would make a dummy device of this name, which not every kernel has.
         node.ns.ip("link add edge-dummy0 type bridge\nlink set edge-dummy0 up")?;

@@ -128,7 +128,7 @@ pub fn remove_groups(such: impl Fn(&str) -> bool) {
 }
 
 /// Every hierarchy of version 1 with the group that this program is in.
-fn hierarchies() -> Result<Vec<(String, PathBuf)>> {
+pub fn hierarchies() -> Result<Vec<(String, PathBuf)>> {
     let text = std::fs::read_to_string("/proc/self/cgroup")?;
     let mut found = Vec::new();
     for line in text.lines() {
@@ -140,7 +140,7 @@ fn hierarchies() -> Result<Vec<(String, PathBuf)>> {
             found.push((name.to_owned(), folder.join(group.trim_start_matches('/'))));
         }
     }
-    ensure!(!found.is_empty(), "no hierarchy of control groups, version 1, in {CGROUPS}");
+    ensure!(!found.is_empty(), "this machine has no control groups of version 1 in {CGROUPS}");
     Ok(found)
 }
 
