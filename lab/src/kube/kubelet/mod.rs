@@ -35,10 +35,10 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// Whose answers the pod and its Service have to reach.
 const CLIENTS: [&str; 4] = ["cloud-1", "cloud-2", "edge-2", NODE];
 
-/// The laboratory with what its rows are about.
+/// The laboratory with what its rows are about; the worker ends before the node that it is on.
 struct Site {
-    fabric: Fabric,
     worker: Worker,
+    fabric: Fabric,
     admin: Api,
     addresses: Vec<IpAddr>,
     container: String,
@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let worker = Worker::start(&cluster.cloud, fabric.lab.node(NODE)?)?;
     let admin = cluster.admin.clone();
     report.progress("containerd and kubelet started");
-    let mut site = Site { fabric, worker, admin, addresses: Vec::new(), container: String::new() };
+    let mut site = Site { worker, fabric, admin, addresses: Vec::new(), container: String::new() };
     site.rows(&mut report);
     if report.failed() > 0 {
         println!("{}\n{}", site.worker.log_tail(), site.fabric.logs());
