@@ -74,7 +74,8 @@ test-arch-quick: setup-arch build
 
 # Programs of others, built from Go modules once, into target/kube/bin.
 test-kube: setup-test build test-kube-operator
-	lab/tools/kube/build kubernetes kubeedge superedge openyurt helm
+	lab/tools/setup kube
+	lab/tools/kube/build kubernetes kubelet kubeedge superedge openyurt helm
 	PROGRAMS=$(BIN) deploy/helm/test
 	$(BIN)/selvedge-lab kube test
 

@@ -179,6 +179,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             for name in netns::remove_leftovers() {
                 println!("removed {name}");
             }
+            kube::remove_leftovers();
             topology::remove_leftovers();
             Ok(ExitCode::SUCCESS)
         }
@@ -193,6 +194,7 @@ fn clean_up_on_signals() -> Result<()> {
             suite::stop();
             guest::stop();
             netns::stop();
+            kube::stop();
             let _ = std::fs::remove_dir_all(topology::run_dir(std::process::id()));
             std::process::exit(128 + signal);
         }

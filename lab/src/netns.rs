@@ -138,15 +138,24 @@ pub fn join(a: &Netns, device_a: &str, b: &Netns, device_b: &str) -> Result<()> 
 /// Removes what this run made, from whatever thread; nothing can be made afterwards.
 pub fn stop() {
     STOPPING.store(true, Ordering::SeqCst);
-    let own = format!("{PREFIX}{}-", std::process::id());
-    listed().iter().filter(|name| name.starts_with(&own)).for_each(|name| remove(name));
+    listed().iter().filter(|name| is_own(name)).for_each(|name| remove(name));
+}
+
+/// Whether this is the name of a namespace of this run.
+pub fn is_own(name: &str) -> bool {
+    owner(name) == Some(std::process::id())
 }
 
 /// Removes namespaces of runs that are no more; their names.
 pub fn remove_leftovers() -> Vec<String> {
-    let dead: Vec<String> = listed().into_iter().filter(|name| owner(name).is_some_and(|pid| !alive(pid))).collect();
+    let dead: Vec<String> = listed().into_iter().filter(|name| is_leftover(name)).collect();
     dead.iter().for_each(|name| remove(name));
     dead
+}
+
+/// Whether this is the name of a namespace of a run that is no more.
+pub fn is_leftover(name: &str) -> bool {
+    owner(name).is_some_and(|pid| !alive(pid))
 }
 
 /// Whether the laboratory of this process id is still at work.

@@ -43,6 +43,11 @@ chmod 0755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
 /run/modprobe -a tun br_netfilter
 {}",
-        task(&program.display().to_string(), options.slower.unwrap_or(1), arguments, &["RUST_LOG", "SELVEDGE_BIN_DIR"])
+        task(
+            &program.display().to_string(),
+            options.slower.unwrap_or(1),
+            arguments,
+            &["RUST_LOG", "SELVEDGE_BIN_DIR", "SELVEDGE_KUBE_BIN"]
+        )
     ))
 }

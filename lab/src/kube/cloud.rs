@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::binaries;
 use super::control_plane::{ControlPlane, Site, command};
-use super::framework::Framework;
+use super::framework::{AUTHORIZATION, Framework};
 use crate::exec;
 use crate::iptables::Iptables;
 use crate::netns;
@@ -100,12 +100,12 @@ impl Cloud {
             json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}})
         };
         match framework {
-            Framework::Kubeedge => {
+            Framework::Kubeedge | Framework::KubeedgeTls => {
                 api.apply(&object("v1", "Namespace", "kubeedge"))?;
                 self.apply_folder(&binaries::shared("kubeedge")?)?;
-                self.hub = Some(start_hub(&self.namespace, &self.dir, &self.plane)?);
+                self.hub = Some(start_hub(framework, &self.namespace, &self.dir, &self.plane)?);
             }
-            Framework::Openyurt => {
+            Framework::Openyurt | Framework::OpenyurtTls => {
                 self.apply_folder(&binaries::shared("openyurt")?)?;
                 hub_rights().iter().try_for_each(|object| api.apply(object))?;
                 api.apply(&cache_agents())?;
@@ -158,12 +158,13 @@ fn cache_agents() -> Value {
     })
 }
 
-fn start_hub(namespace: &str, dir: &Path, plane: &ControlPlane) -> Result<Program> {
+fn start_hub(framework: Framework, namespace: &str, dir: &Path, plane: &ControlPlane) -> Result<Program> {
     let [websocket, https] = HUB;
     let pki = dir.join("cloudcore");
     std::fs::create_dir_all(&pki)?;
     let config = json!({
         "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1", "kind": "CloudCore",
+        "featureGates": {AUTHORIZATION: framework == Framework::KubeedgeTls},
         "kubeAPIConfig": {"kubeConfig": plane.kubeconfig()},
         "commonConfig": {"monitorServer": {"bindAddress": "127.0.0.1:9091"}},
         "modules": {

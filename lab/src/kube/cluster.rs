@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -13,8 +14,11 @@ use super::cloud::{Cloud, PORT};
 use super::framework::{EdgeApi, Framework};
 use crate::exec;
 use crate::node::{Node, Role};
-use crate::programs::find;
+use crate::programs::{find, wait};
 use crate::topology::Lab;
+
+/// They come through KubeEdge's controllers and its cloud hub.
+const RIGHTS: Duration = Duration::from_secs(60);
 
 /// Where the operator writes.
 pub const NAMESPACE: &str = "selvedge";
@@ -52,8 +56,27 @@ impl Cluster {
     pub fn start_edges(&mut self, lab: &Lab) -> Result<()> {
         for node in lab.nodes.iter().filter(|node| node.role == Role::Edge) {
             self.edges.insert(node.name.clone(), EdgeApi::start(self.framework, &self.cloud, node)?);
+            if self.framework == Framework::KubeedgeTls {
+                self.await_rights(node)?;
+            }
         }
         Ok(())
+    }
+
+    /// What an account may do comes to a node with the first pod there that has it.
+    fn await_rights(&self, node: &Node) -> Result<()> {
+        let account = account(node);
+        let mut pod = object("v1", "Pod", &account, Some(NAMESPACE));
+        pod["spec"] = json!({
+            "nodeName": node.name, "serviceAccountName": account, "hostNetwork": true,
+            "containers": [{"name": "agent", "image": "selvedge-agent"}],
+        });
+        self.admin.apply(&pod)?;
+        let token = std::fs::read_to_string(self.token_file(node))?;
+        let edge = self.edges.get(&node.name).context("no API on the edge")?;
+        let api = edge.api("selvedge-lab", Some(&token))?;
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/selvedge-node-{}", node.name);
+        wait(&format!("rights of {account}"), RIGHTS, || api.get(&path).map(drop)).with_context(|| edge.log_tail())
     }
 
     /// What stands for the API server on an edge.
@@ -86,7 +109,7 @@ impl Cluster {
 
     /// One account per node, which may read what is that node's.
     fn add_account(&self, node: &Node) -> Result<()> {
-        let name = format!("selvedge-agent-{}", node.name);
+        let name = account(node);
         let own = format!("selvedge-node-{}", node.name);
         self.admin.apply(&object("v1", "ServiceAccount", &name, Some(NAMESPACE)))?;
         let mut role = object("rbac.authorization.k8s.io/v1", "Role", &name, Some(NAMESPACE));
@@ -111,6 +134,10 @@ impl Cluster {
     fn token_file(&self, node: &Node) -> PathBuf {
         self.dir.join(format!("{}.token", node.name))
     }
+}
+
+fn account(node: &Node) -> String {
+    format!("selvedge-agent-{}", node.name)
 }
 
 /// The head of an object.

@@ -32,7 +32,7 @@ pub fn run(framework: Framework, keep: bool) -> Result<ExitCode> {
     let mut edge = EdgeApi::start(framework, &cloud, lab.node("edge-1")?)?;
     report.progress("the edge's API answers");
     let token = cloud.plane.token("selvedge", "reader")?;
-    let api = edge.api(AGENT, (framework != Framework::Kubeedge).then_some(token.as_str()))?;
+    let api = edge.api(AGENT, framework.is_secure().then_some(token.as_str()))?;
     let outcome = rows(&mut report, &admin, &api, &mut cloud, &mut edge);
     if outcome.is_err() {
         println!("{}", edge.log_tail());

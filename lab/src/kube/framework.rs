@@ -14,9 +14,13 @@ use super::binaries;
 use super::cloud::{Cloud, HUB, PORT, PUBLIC};
 use super::control_plane::command;
 use super::pki::Subject;
+use crate::manifests::word;
 use crate::netns::kill;
 use crate::node::Node;
 use crate::programs::{Program, wait};
+
+/// KubeEdge's feature gate.
+pub const AUTHORIZATION: &str = "requireAuthorization";
 
 const START: Duration = Duration::from_secs(120);
 
@@ -25,10 +29,14 @@ const START: Duration = Duration::from_secs(120);
 pub enum Framework {
     /// MetaServer, in the clear on the loopback.
     Kubeedge,
+    /// MetaServer with its feature gate `requireAuthorization`: TLS and tokens.
+    KubeedgeTls,
     /// lite-apiserver, with TLS and tokens.
     Superedge,
     /// yurthub, in the clear on the loopback.
     Openyurt,
+    /// yurthub's port for pods: TLS and tokens.
+    OpenyurtTls,
     /// The API server itself, over the WAN.
     Kubernetes,
 }
@@ -37,11 +45,21 @@ impl Framework {
     /// As the agent's option has it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Kubeedge => "kubeedge",
+            Self::Kubeedge | Self::KubeedgeTls => "kubeedge",
             Self::Superedge => "superedge",
-            Self::Openyurt => "openyurt",
+            Self::Openyurt | Self::OpenyurtTls => "openyurt",
             Self::Kubernetes => "kubernetes",
         }
+    }
+
+    /// As the laboratory's option has it.
+    pub fn name(self) -> String {
+        word(&self).unwrap_or_default()
+    }
+
+    /// Whether it speaks TLS and wants tokens.
+    pub fn is_secure(self) -> bool {
+        !matches!(self, Self::Kubeedge | Self::Openyurt)
     }
 }
 
@@ -65,12 +83,11 @@ impl EdgeApi {
             std::fs::create_dir_all(disk.join(folder))?;
         }
         let (file, arguments) = match framework {
-            Framework::Kubeedge => edgecore(cloud, node)?,
+            Framework::Kubeedge | Framework::KubeedgeTls => edgecore(framework, cloud, node)?,
             Framework::Superedge => lite_apiserver(cloud, node, &disk)?,
-            Framework::Openyurt => yurthub(cloud, node, &disk)?,
+            Framework::Openyurt | Framework::OpenyurtTls => yurthub(cloud, node, &disk)?,
             Framework::Kubernetes => ("", Vec::new()),
         };
-        let tls = matches!(framework, Framework::Superedge | Framework::Kubernetes);
         let mut edge = Self {
             framework,
             namespace: node.ns.name().to_owned(),
@@ -78,7 +95,7 @@ impl EdgeApi {
             program: None,
             file,
             arguments,
-            authority: tls.then(|| cloud.plane.pki.authority()),
+            authority: framework.is_secure().then(|| cloud.plane.pki.authority()),
         };
         edge.launch()?;
         edge.await_answer()?;
@@ -89,8 +106,10 @@ impl EdgeApi {
     pub fn url(&self) -> String {
         match self.framework {
             Framework::Kubeedge => "http://127.0.0.1:10550".to_owned(),
+            Framework::KubeedgeTls => "https://127.0.0.1:10550".to_owned(),
             Framework::Superedge => "https://127.0.0.1:51003".to_owned(),
             Framework::Openyurt => "http://127.0.0.1:10261".to_owned(),
+            Framework::OpenyurtTls => "https://127.0.0.1:10268".to_owned(),
             Framework::Kubernetes => format!("https://{PUBLIC}:{PORT}"),
         }
     }
@@ -164,12 +183,18 @@ impl Drop for EdgeApi {
 
 type Launch = (&'static str, Vec<String>);
 
-fn edgecore(cloud: &Cloud, node: &Node) -> Result<Launch> {
+fn edgecore(framework: Framework, cloud: &Cloud, node: &Node) -> Result<Launch> {
     let [websocket, https] = HUB;
     let kept = "/var/lib/kubeedge";
+    let authorized = framework == Framework::KubeedgeTls;
+    if authorized {
+        // It would make a dummy device of this name, which not every kernel has.
+        node.ns.ip("link add edge-dummy0 type bridge\nlink set edge-dummy0 up")?;
+    }
     let config = json!({
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2", "kind": "EdgeCore",
         "database": {"dataSource": format!("{kept}/edgecore.db")},
+        "featureGates": {AUTHORIZATION: authorized},
         "modules": {
             // Without it no container runtime is needed, and nobody registers the node.
             "edged": {"enable": false, "hostnameOverride": node.name},
@@ -181,7 +206,11 @@ fn edgecore(cloud: &Cloud, node: &Node) -> Result<Launch> {
                 "tlsPrivateKeyFile": format!("{kept}/edge.key"),
             },
             "eventBus": {"enable": false}, "deviceTwin": {"enable": false},
-            "metaManager": {"metaServer": {"enable": true, "server": "127.0.0.1:10550"}},
+            "metaManager": {"metaServer": {
+                "enable": true, "server": "127.0.0.1:10550",
+                // Without these it knows only the tokens that its own pods were given.
+                "serviceAccountKeyFiles": [cloud.plane.pki.path("sa.pub")],
+            }},
         },
     });
     std::fs::create_dir_all(node.dir.join("disk/lib/kubeedge"))?;
@@ -190,8 +219,8 @@ fn edgecore(cloud: &Cloud, node: &Node) -> Result<Launch> {
     Ok(("edgecore", vec!["--config".to_owned(), file.display().to_string()]))
 }
 
-/// The kubelet's certificate, by which whatever stands for it speaks to the API server.
-fn kubelet(cloud: &Cloud, node: &Node) -> Result<String> {
+/// The kubelet's certificate, by which it and whatever stands for it speak to the API server.
+pub fn kubelet(cloud: &Cloud, node: &Node) -> Result<String> {
     let file = format!("kubelet-{}", node.name);
     let name = format!("system:node:{}", node.name);
     cloud.plane.pki.issue(&file, &Subject { name: &name, group: Some("system:nodes"), ..Subject::default() })?;

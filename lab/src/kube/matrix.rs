@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::cluster::NAMESPACE;
 use super::framework::Framework;
 use super::offline;
 use crate::demo;
@@ -20,7 +21,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn run(framework: Framework, options: &Options) -> Result<ExitCode> {
     with(framework, options, |report, fabric| {
         report.check("k1", "the agents say which API they ask", || source(fabric));
-        report.check("k2", "an agent that knows nothing learns all Services", || learn(fabric));
+        if framework.is_secure() {
+            report.check("k2", "without a token the API says nothing", || refused(fabric));
+        }
+        report.check("k3", "an agent that knows nothing learns all Services", || learn(fabric));
         demo::every_row(report, fabric, None)
     })
 }
@@ -36,7 +40,7 @@ fn with(
     rows: impl FnOnce(&mut Report, &mut Fabric) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut report = Report::new();
-    report.title(&format!("Setting up: {}", framework.word()));
+    report.title(&format!("Setting up: {}", framework.name()));
     let mut fabric = Fabric::start_on(framework, options, &report)?;
     rows(&mut report, &mut fabric).with_context(|| fabric.logs())?;
     if report.failed() > 0 {
@@ -55,6 +59,15 @@ fn source(fabric: &Fabric) -> Result<String> {
         })?;
     }
     Ok(framework.word().to_owned())
+}
+
+/// Whoever is nobody may not read what is the node's.
+fn refused(fabric: &mut Fabric) -> Result<String> {
+    let node = "edge-1";
+    let api = fabric.cluster.as_mut().context("no cluster")?.edge(node)?.api("selvedge-lab", None)?;
+    let answer = api.ask("GET", &format!("/api/v1/namespaces/{NAMESPACE}/secrets/selvedge-node-{node}"), None)?;
+    ensure!(matches!(answer.status, 401 | 403), "{}", answer.said());
+    Ok(answer.status.to_string())
 }
 
 /// Here every Service and every slice is in the first list, where those before saw them come by watches.

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod control_plane;
 mod edges;
 pub mod framework;
+mod kubelet;
 mod matrix;
 mod offline;
 mod pki;
@@ -23,6 +24,7 @@ use clap::{Args, Subcommand};
 use self::control_plane::{ControlPlane, Site};
 use self::framework::Framework;
 use crate::fabric::Options;
+use crate::netns;
 use crate::suite::{self, Job};
 use crate::topology::RunDir;
 
@@ -49,6 +51,8 @@ pub enum Verb {
     },
     /// `matrix` and `offline` with every source, two at a time, with one summary.
     Test,
+    /// A pod made through the API and run by a real kubelet and containerd on an edge, on the network of the agent.
+    Kubelet(Options),
     /// What each edge-local API does online, cut off, restarted offline and joined again.
     Edges {
         /// Whose.
@@ -78,6 +82,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Matrix { source, options } => matrix::run(*source, options),
         Verb::Offline { source, options } => matrix::offline(*source, options),
         Verb::Test => test(),
+        Verb::Kubelet(options) => kubelet::run(options),
         Verb::Services(options) => services::run(options),
         Verb::Bench(options) => scale::run(options),
         Verb::Edges { framework, keep } => edges::run(*framework, *keep),
@@ -86,15 +91,29 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
 
 /// They wait for time-outs most of the time, so two go side by side.
 fn test() -> Result<ExitCode> {
-    let all = [Framework::Kubernetes, Framework::Kubeedge, Framework::Superedge, Framework::Openyurt];
-    let lane = |verb: &str| {
-        let job = |framework: Framework| Job {
-            what: format!("{verb}: {}", framework.word()),
-            arguments: format!("kube {verb} --source {} --datapath user", framework.word()),
-        };
-        all.map(job).into()
+    let job = |verb: &str, framework: Framework| Job {
+        what: format!("{verb}: {}", framework.name()),
+        arguments: format!("kube {verb} --source {} --datapath user", framework.name()),
     };
-    suite::run_lanes(["matrix", "offline"].map(lane).into())
+    let all = [Framework::Kubernetes, Framework::Kubeedge, Framework::Superedge, Framework::Openyurt];
+    let mut matrix: Vec<Job> = all.map(|framework| job("matrix", framework)).into();
+    // The same programs behind another port; MetaServer does not even start without the cloud, then.
+    matrix.extend([Framework::KubeedgeTls, Framework::OpenyurtTls].map(|framework| job("matrix", framework)));
+    match kubelet::machine::hierarchies() {
+        Ok(_) => matrix.push(Job { what: "kubelet".to_owned(), arguments: "kube kubelet --datapath user".to_owned() }),
+        Err(error) => println!("left out: kubelet: {error:#}"),
+    }
+    suite::run_lanes(vec![matrix, all.map(|framework| job("offline", framework)).into()])
+}
+
+/// Removes the control groups of this run, whose processes have been killed.
+pub fn stop() {
+    kubelet::machine::remove_groups(netns::is_own);
+}
+
+/// Removes the control groups of runs that are no more.
+pub fn remove_leftovers() {
+    kubelet::machine::remove_groups(netns::is_leftover);
 }
 
 fn up(options: &Up) -> Result<ExitCode> {

@@ -102,7 +102,7 @@ fn change(fabric: &mut Fabric) -> Result<()> {
 /// Waits until the agent says that it is cut off, where it can tell: caches answer as if they were not.
 fn noticed(fabric: &Fabric) -> Result<()> {
     let patience = match fabric.cluster.as_ref().map(|cluster| cluster.framework) {
-        Some(Framework::Kubeedge) => BACK,
+        Some(Framework::Kubeedge | Framework::KubeedgeTls) => BACK,
         Some(Framework::Kubernetes) => NOTICED,
         _ => return Ok(()),
     };
