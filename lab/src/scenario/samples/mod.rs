@@ -27,7 +27,9 @@ const CLOUD: &str = "cloud-1";
 const BOTH: [&str; 2] = [EDGE, CLOUD];
 
 /// Name, last number of the cluster IP, nodes, protocol, port, port of the pods.
-const SERVICES: [(&str, u8, &[&str], &str, u16, u16); 7] = [
+type Service = (&'static str, u8, &'static [&'static str], &'static str, u16, u16);
+
+const SERVICES: [Service; 7] = [
     ("hostname", 1, &[EDGE], "TCP", 12345, 9376),
     ("https", 2, &[EDGE], "TCP", 443, 8443),
     ("tcp-echo", 3, &[EDGE], "TCP", 2701, 2701),
@@ -130,10 +132,7 @@ fn cluster_ip(number: u8) -> IpAddr {
     [10, 96, 4, number].into()
 }
 
-fn objects(
-    fabric: &Fabric,
-    (name, number, nodes, protocol, port, target): &(&str, u8, &[&str], &str, u16, u16),
-) -> Result<Vec<Value>> {
+fn objects(fabric: &Fabric, (name, number, nodes, protocol, port, target): &Service) -> Result<Vec<Value>> {
     let endpoint = |node: &&str| Ok(json!({"addresses": [fabric.lab.pod(node, 0)?.address(true)?], "nodeName": node}));
     let endpoints = nodes.iter().map(endpoint).collect::<Result<Vec<_>>>()?;
     let annotations = json!({"selvedge.dev/distribution": "any", "selvedge.dev/balance": "roundRobin"});
