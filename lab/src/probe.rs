@@ -27,10 +27,15 @@ pub fn who_tcp(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<Answe
 
 /// Asks the server with one datagram who it is.
 pub fn who_udp(from: &Netns, to: SocketAddr, deadline: Duration) -> Result<Answer> {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    who_udp_as(from, SocketAddr::new(any, 0), to, deadline)
+}
+
+/// The same from this address and port.
+pub fn who_udp_as(from: &Netns, own: SocketAddr, to: SocketAddr, deadline: Duration) -> Result<Answer> {
     let deadline = pace::limit(deadline);
     from.enter(|| {
-        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = UdpSocket::bind(own)?;
         // Connected: an answer from another address than the one asked is none.
         socket.connect(to)?;
         socket.set_read_timeout(Some(deadline))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Answer, Terms};
+use crate::{Answer, Terms, Test};
 
 /// Between two questions to an endpoint that is asked all the time, at most.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -23,6 +23,10 @@ const HOLD: Duration = Duration::from_secs(2);
 const HOLD_CAP: Duration = Duration::from_secs(120);
 /// One time of having been out is forgotten after this time of being well.
 const FORGIVE: Duration = Duration::from_secs(120);
+
+/// For how long an error of ICMP speaks against an endpoint over UDP: few of them are sent, and who asks after that hears
+/// nothing, as from one that is well.
+const HEARD: Duration = Duration::from_secs(2);
 
 /// How an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub(crate) struct Endpoint {
     strikes: u32,
     /// When the last question was asked.
     asked_at: Option<Duration>,
+    /// When an error of ICMP told of it last.
+    refused_at: Option<Duration>,
     /// Since when it is well, less what is forgiven already.
     well_since: Duration,
 }
@@ -81,6 +87,7 @@ impl Endpoint {
             retries: 0,
             strikes: 0,
             asked_at: None,
+            refused_at: None,
             well_since: now,
         }
     }
@@ -97,6 +104,11 @@ impl Endpoint {
             self.ask_at = Some(self.ask_at.map_or(at, |planned| planned.min(at)));
             self.urgent |= delay.is_zero();
         }
+    }
+
+    /// An error of ICMP tells of it.
+    pub(crate) fn refused(&mut self, now: Duration) {
+        self.refused_at = Some(now);
     }
 
     /// Plans the routine question somewhere in the next period.
@@ -125,6 +137,8 @@ impl Endpoint {
         if round != self.round {
             return false;
         }
+        let refused = self.terms.test == Test::Udp && self.refused_at.is_some_and(|at| now < at + HEARD);
+        let answer = if refused && answer == Answer::Well { Answer::Refused } else { answer };
         if answer != Answer::Well {
             self.answer = Some(answer);
         }

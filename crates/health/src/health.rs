@@ -113,6 +113,12 @@ impl Health {
         self.doubt(now, target, terms, Duration::ZERO, MAX_ENDPOINTS);
     }
 
+    /// The same, and an error of ICMP said so.
+    pub fn handle_refusal(&mut self, now: Duration, target: Target, terms: Terms) {
+        self.handle_suspicion(now, target, terms);
+        self.change(target, |endpoint| endpoint.refused(now));
+    }
+
     /// Something changed around these endpoints, which are near: they are asked soon.
     pub fn handle_change(&mut self, now: Duration, near: impl IntoIterator<Item = (Target, Terms)>) {
         for (target, terms) in near {

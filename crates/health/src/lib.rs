@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! packets without an answer ─► handle_suspicion ┐            ┌─► poll_probe ─► ask the endpoint ─► handle_answer
+//! errors of ICMP ────────────► handle_refusal ──┤            │
 //! links that came or went ───► handle_change ───┼─► Health ──┤
 //! what Services say ─────────► handle_endpoints ┘            └─► out: endpoints that take no new connections
 //! ```

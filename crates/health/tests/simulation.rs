@@ -184,6 +184,25 @@ fn an_answer_that_comes_too_late_says_nothing() {
     assert_eq!(health.poll_probe(ms(1400)), None);
 }
 
+/// A pod tells each client once a second at most that a port is closed: who asks after that hears nothing.
+#[test]
+fn a_refusal_that_others_heard_is_no_silence() {
+    let heard = |protocol, test: Test| {
+        let (address, ..) = target(1);
+        let (target, terms) = ((address, protocol, 80), Terms { test, ..terms(false, false) });
+        let mut world = World::new(1).with([(target, well())], terms.clone());
+        for n in 0..4 {
+            world.health.handle_refusal(world.now, target, terms.clone());
+            world.run(ms(6000 + n * 1000));
+        }
+        world.run(ms(60_000));
+        (world.turned(true), world.turned(false))
+    };
+    let (out, back) = heard(Protocol::Udp, Test::Udp);
+    assert!(out.is_some_and(|at| at < ms(7000)) && back.is_some_and(|at| at < ms(15_000)), "{out:?} {back:?}");
+    assert_eq!(heard(Protocol::Tcp, Test::Tcp), (None, None), "who takes connections is well");
+}
+
 #[test]
 fn the_past_is_forgiven() {
     let bad = |at: Duration| [6, 20, 40, 60, 80, 2000].iter().any(|s| at >= ms(s * 1000) && at < ms(s * 1000 + 4000));

@@ -37,6 +37,8 @@ pub struct Report {
     pub protocol: u8,
     /// Its port.
     pub port: u16,
+    /// The packet is an error of ICMP.
+    pub refused: bool,
 }
 
 /// Receives what rules of this network namespace report to `group`. Without a right to, or if somebody else does, the error is `EPERM`.
@@ -71,12 +73,13 @@ fn read(packet: &[u8]) -> Option<Report> {
             const RST: u8 = 4;
             let reset = payload.get(13)? & RST != 0;
             let (address, port) = if reset { (source, port(payload, 0)?) } else { (destination, port(payload, 2)?) };
-            Some(Report { address, protocol, port })
+            Some(Report { address, protocol, port, refused: false })
         }
-        UDP => Some(Report { address: destination, protocol, port: port(payload, 2)? }),
+        UDP => Some(Report { address: destination, protocol, port: port(payload, 2)?, refused: false }),
         ICMP | ICMPV6 => {
             let (_, address, protocol, payload) = split(payload.get(8..)?)?;
-            matches!(protocol, TCP | UDP).then_some(Report { address, protocol, port: port(payload, 2)? })
+            let port = port(payload, 2)?;
+            matches!(protocol, TCP | UDP).then_some(Report { address, protocol, port, refused: true })
         }
         _ => None,
     }
@@ -125,7 +128,7 @@ mod tests {
     }
 
     fn report(address: &str, protocol: u8, port: u16) -> Option<Report> {
-        Some(Report { address: address.parse().unwrap(), protocol, port })
+        Some(Report { address: address.parse().unwrap(), protocol, port, refused: false })
     }
 
     #[test]
@@ -138,12 +141,12 @@ mod tests {
         assert_eq!(read(&datagram), report("10.0.0.2", UDP, 53));
         for inner in [&call, &datagram] {
             let error = ipv4(ICMP, [10, 0, 0, 254], client, &[&[3, 3, 0, 0, 0, 0, 0, 0], &inner[..28]].concat());
-            assert_eq!(read(&error), read(inner));
+            assert_eq!(read(&error), read(inner).map(|report| Report { refused: true, ..report }));
         }
         let call = ipv6(TCP, 1, 2, &tcp(40_000, 80, 2));
         assert_eq!(read(&call), report("fd00::2", TCP, 80));
         let error = ipv6(ICMPV6, 9, 1, &[&[1, 4, 0, 0, 0, 0, 0, 0], &call[..]].concat());
-        assert_eq!(read(&error), report("fd00::2", TCP, 80));
+        assert_eq!(read(&error), report("fd00::2", TCP, 80).map(|report| Report { refused: true, ..report }));
     }
 
     #[test]

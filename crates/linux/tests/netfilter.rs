@@ -19,12 +19,12 @@ fn whoever_touches_nftables_is_noticed() {
     let read = || Generation::read(&[], &[]).unwrap();
     let before = read();
     assert_eq!(read(), before);
-    assert!(!has_chain("selvedge", "digest-1").unwrap());
+    assert!(!has_chain(None, "selvedge", "digest-1").unwrap());
     sh("nft 'table inet selvedge { chain digest-1 { }; }'");
     let after = read();
     assert!(after != before && after.follows(&before));
-    assert!(has_chain("selvedge", "digest-1").unwrap());
-    assert!(!has_chain("selvedge", "digest-2").unwrap());
+    assert!(has_chain(None, "selvedge", "digest-1").unwrap());
+    assert!(!has_chain(None, "selvedge", "digest-2").unwrap());
     sh("nft add table ip a; nft add table ip b");
     assert!(read() != after && !read().follows(&after));
 }

@@ -31,11 +31,16 @@ table inet test {
 }";
 
 /// Waits for this report. An answer from this very host is seen a second time, when it has its other address again.
-fn until(monitor: &mut Monitor<Report>, address: &str, protocol: u8, port: u16) {
-    let expected = Report { address: address.parse().unwrap(), protocol, port };
+/// Waits for a report of this endpoint; whether it is an error of ICMP.
+fn until(monitor: &mut Monitor<Report>, address: &str, protocol: u8, port: u16) -> bool {
+    let expected = (address.parse().unwrap(), protocol, port);
     loop {
         match monitor.take().unwrap() {
-            Some(Notice::Event(report)) if report == expected => return,
+            Some(Notice::Event(Report { address, protocol, port, refused }))
+                if (address, protocol, port) == expected =>
+            {
+                return refused;
+            }
             Some(Notice::Event(other)) => assert_ne!(other.port, 83, "it did its duty"),
             Some(Notice::Lost) => unreachable!("nothing is lost of a few packets"),
             None => {
@@ -64,12 +69,12 @@ fn those_that_refuse_and_those_that_are_silent_are_reported() {
     let _listener = TcpListener::bind("10.0.0.1:83").unwrap();
     assert!(call("10.96.0.4:80").is_ok());
     assert!(call("10.96.0.1:80").is_err());
-    until(&mut monitor, "10.0.0.1", 6, 81);
+    assert!(!until(&mut monitor, "10.0.0.1", 6, 81));
     assert!(call("[fd96::1]:80").is_err());
     until(&mut monitor, "2001:db8::1", 6, 81);
     let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
     udp.send_to(b"?", "10.96.0.3:53").unwrap();
-    until(&mut monitor, "10.0.0.1", 17, 82);
+    assert!(until(&mut monitor, "10.0.0.1", 17, 82));
     let silent = std::thread::spawn(|| {
         let to = "10.96.0.2:80".parse().unwrap();
         TcpStream::connect_timeout(&to, Duration::from_secs(5)).is_err()

@@ -109,6 +109,18 @@ impl Firewall {
         Ok(())
     }
 
+    /// Another who serves Services here, if nobody can say who comes first: chains of iptables cannot be put before those
+    /// of nftables, only made after them.
+    #[cfg(feature = "services")]
+    pub(crate) fn rival(&self) -> Option<&'static str> {
+        let family = Some(selvedge_linux::Family::V4);
+        let there =
+            matches!(self, Firewall::Iptables { .. }) && has_chain(family, "kube-proxy", "nat-prerouting").ok()?;
+        there.then_some(
+            "kube-proxy serves Services by nftables and this program by iptables: the last one made comes first",
+        )
+    }
+
     /// True if the `FORWARD` policy of iptables drops what no rule accepts.
     pub(crate) fn forward_drop() -> bool {
         let family = selvedge_linux::Family::V4;
@@ -177,7 +189,7 @@ fn apply_nft(tool: &Nft, before: Option<&Ruleset>, ruleset: &Ruleset) -> Result<
             Ok(()) => return Ok(true),
             Err(error) => log::warn!("change the rules of Services: {error}"),
         },
-        None if before.is_none() && has_chain("selvedge", &nft::digest(ruleset))? => return Ok(false),
+        None if before.is_none() && has_chain(None, "selvedge", &nft::digest(ruleset))? => return Ok(false),
         None => {}
     }
     tool.apply(&nft::replace(ruleset))?;

@@ -86,8 +86,10 @@ impl Watch {
                     let accused = owner(config, &target).and_then(|(service, port, endpoint)| {
                         found(config, service, port, endpoint).map(|(_, terms)| terms)
                     });
-                    if let Some(terms) = accused {
-                        self.health.handle_suspicion(now, target, terms);
+                    match accused {
+                        Some(terms) if report.refused => self.health.handle_refusal(now, target, terms),
+                        Some(terms) => self.health.handle_suspicion(now, target, terms),
+                        None => {}
                     }
                 }
                 // Whoever is in trouble stays so, and is reported again.

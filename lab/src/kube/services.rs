@@ -107,7 +107,6 @@ fn beside(site: &Netns, plane: &ControlPlane, api: &Api, dir: &Path) -> Result<E
             Ok(())
         })
     };
-    // Beside kube-proxy's own table the chains of iptables have no place of their own: whoever comes last is first there.
     for (mode, firewalls) in [("iptables", &["nftables", "iptables"][..]), ("nftables", &["nftables"])] {
         for firewall in firewalls {
             let (proxy, agent) = (Runner::Proxy(mode), Runner::Agent(firewall));
@@ -132,6 +131,22 @@ fn beside(site: &Netns, plane: &ControlPlane, api: &Api, dir: &Path) -> Result<E
             println!("ok    kube-proxy by {mode}, agent by {firewall}");
         }
     }
+    // Chains of iptables have no place before kube-proxy's table: whoever is made last is first there.
+    let (proxy, agent) = (Runner::Proxy("nftables"), Runner::Agent("iptables"));
+    let mut other = proxy.start(site, plane, dir)?;
+    until("kube-proxy", &both)?;
+    let mut own = agent.start(site, plane, dir)?;
+    let named = wait("the agent to name kube-proxy", Duration::from_secs(30), || {
+        let mut command = site.command(programs::find("selvedge-agent")?);
+        let text = crate::exec::run(command.arg("status").arg("--run-dir").arg(dir.join("run")))?;
+        let line = text.lines().find(|line| line.contains("kube-proxy serves Services by nftables"));
+        Ok(line.context(text.clone())?.trim().to_owned())
+    })?;
+    own.terminate()?;
+    agent.clean(site, dir)?;
+    other.terminate()?;
+    proxy.clean(site, dir)?;
+    println!("ok    kube-proxy by nftables, agent by iptables: {named}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,21 +27,30 @@ const PAUSE: Duration = Duration::from_millis(100);
 const DELAYED: Duration = Duration::from_secs(1);
 const FILE: &str = "health.yaml";
 
-/// Two pods of edge-1; two pods of the cloud; two pods of edge-2, asked all the time.
+/// An endpoint that is out for the second and the third time stays so for this time at least.
+const HELD: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
+/// Ports of a client's sockets for datagrams.
+const SOCKETS: std::ops::Range<u16> = 40_100..40_200;
+
+/// Two pods of edge-1; two pods of the cloud; two pods of edge-2, asked all the time; two pods of edge-1 over UDP.
 const NEAR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 2, 1));
 const FAR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 2, 2));
 const ASKED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 2, 3));
+const DATAGRAMS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 2, 4));
 
 pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     let near = [("edge-1", 0), ("edge-1", 1)];
     let far = [("cloud-1", 0), ("cloud-2", 0)];
     let asked = [("edge-2", 0), ("edge-2", 1)];
     let mut objects = Vec::new();
-    for (name, address, pods, check) in
-        [("near", NEAR, near, None), ("far", FAR, far, None), ("asked", ASKED, asked, Some("tcp"))]
-    {
-        objects.push(service(name, address, check));
-        objects.push(endpoint_slice(fabric, name, pods)?);
+    for (name, address, pods, protocol, check) in [
+        ("near", NEAR, near, "TCP", None),
+        ("far", FAR, far, "TCP", None),
+        ("asked", ASKED, asked, "TCP", Some("tcp")),
+        ("datagrams", DATAGRAMS, near, "UDP", None),
+    ] {
+        objects.push(service(name, address, protocol, check));
+        objects.push(endpoint_slice(fabric, name, protocol, pods)?);
     }
     fabric.manifests.write(FILE, &objects)?;
     for (address, pods) in [(NEAR, near), (FAR, far), (ASKED, asked)] {
@@ -109,6 +118,63 @@ fn rows(report: &mut Report, fabric: &mut Fabric, near: Pods, far: Pods, asked: 
         });
         report.check("18k", "it answers again", || back(fabric, ASKED, asked));
     }
+    datagrams(report, fabric, near[1]);
+    Ok(())
+}
+
+/// Who never answered over UDP before, and goes out again and again.
+fn datagrams(report: &mut Report, fabric: &mut Fabric, (node, number): (&str, usize)) {
+    report.check("18l", "over UDP a pod is silent: its client goes on", || {
+        let _deaf = Deaf::new(fabric, (node, number))?;
+        goes_on(fabric)
+    });
+    report.check("18m", "it answers again, and is called again", || {
+        let start = Instant::now();
+        await_well(fabric, (node, number))?;
+        within(start.elapsed(), BACK)
+    });
+    let mut flap = |row, what, held| {
+        report.check(row, what, || {
+            let start = Instant::now();
+            pod(fabric, (node, number))?.close();
+            let went_on = goes_on(fabric).and_then(|took| await_out(fabric, &[(node, number)]).map(|_| took));
+            pod(fabric, (node, number))?.open()?;
+            let went_on = went_on?;
+            await_well(fabric, (node, number))?;
+            ensure!(start.elapsed() >= held, "back after {:.2} s", start.elapsed().as_secs_f64());
+            Ok(format!("{went_on}; back: {}", within(start.elapsed(), BACK + held)?))
+        });
+    };
+    flap("18n", "its port is closed and open again: out for 2 s", HELD[0]);
+    flap("18o", "closed and open once more: out for 4 s", HELD[1]);
+}
+
+/// A client of the node that keeps its socket meets an endpoint that does not answer: how long until one does.
+fn goes_on(fabric: &Fabric) -> Result<String> {
+    let from = fabric.lab.place(Net::Host, "edge-1")?.ns;
+    let to = SocketAddr::new(DATAGRAMS, SERVICE_PORT);
+    let ask = |port| probe::who_udp_as(from, SocketAddr::new([0; 4].into(), port), to, PAUSE);
+    let start = Instant::now();
+    let port = SOCKETS.into_iter().find(|port| ask(*port).is_err()).context("all sockets were answered")?;
+    while ask(port).is_err() {
+        ensure!(start.elapsed() < pace::limit(OUT * 2), "nobody answers");
+        // A pod refuses few datagrams in a second, and then none.
+        std::thread::sleep(pace::limit(PAUSE));
+    }
+    within(start.elapsed(), OUT)
+}
+
+/// Waits until nothing bad is known of it, and it has answered over UDP.
+fn await_well(fabric: &Fabric, (node, number): (&str, usize)) -> Result<()> {
+    let Place { name, addresses, .. } = fabric.lab.pod(node, number)?;
+    fabric.await_status("edge-1", "the endpoint well", |status| {
+        let bad = status.endpoints.iter().find(|endpoint| addresses.contains(&endpoint.address));
+        ensure!(bad.is_none(), "{bad:?}");
+        Ok(())
+    })?;
+    let from = fabric.lab.place(Net::Host, "edge-1")?.ns;
+    let ask = || probe::who_udp(from, SocketAddr::new(DATAGRAMS, SERVICE_PORT), DELAYED);
+    ensure!((0..40).any(|_| ask().is_ok_and(|answer| answer.name == name)), "{name} is not called");
     Ok(())
 }
 
@@ -222,19 +288,19 @@ fn host_link(fabric: &Fabric, (node, number): (&str, usize)) -> Result<String> {
     Ok(line.split(['@', ':']).next().unwrap_or_default().to_owned())
 }
 
-fn service(name: &str, address: IpAddr, check: Option<&str>) -> Value {
+fn service(name: &str, address: IpAddr, protocol: &str, check: Option<&str>) -> Value {
     let annotations = check.map(|check| json!({"selvedge.dev/health-check": check})).unwrap_or_default();
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "namespace": "health", "annotations": annotations},
         "spec": {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
-            "ports": [{"name": "tcp", "protocol": "TCP", "port": SERVICE_PORT, "targetPort": PORT}],
+            "ports": [{"name": "main", "protocol": protocol, "port": SERVICE_PORT, "targetPort": PORT}],
         },
     })
 }
 
-fn endpoint_slice(fabric: &Fabric, name: &str, pods: Pods) -> Result<Value> {
+fn endpoint_slice(fabric: &Fabric, name: &str, protocol: &str, pods: Pods) -> Result<Value> {
     let mut endpoints = Vec::new();
     for (node, number) in pods {
         let address = fabric.lab.pod(node, number)?.address(true)?;
@@ -244,6 +310,6 @@ fn endpoint_slice(fabric: &Fabric, name: &str, pods: Pods) -> Result<Value> {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": name, "namespace": "health", "labels": {"kubernetes.io/service-name": name}},
         "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{"name": "tcp", "protocol": "TCP", "port": PORT}],
+        "ports": [{"name": "main", "protocol": protocol, "port": PORT}],
     }))
 }

@@ -15,6 +15,8 @@ mod names;
 mod noise;
 mod privilege;
 mod restart;
+mod samples;
+mod services;
 mod ssh;
 mod uninstall;
 
@@ -53,6 +55,8 @@ const ALL: &[Scenario] = &[
     Scenario { name: "privilege", what: "as little as possible is allowed", run: privilege::run },
     Scenario { name: "flash", what: "nothing is written, and nothing needs to be", run: flash::run },
     Scenario { name: "health", what: "endpoints die and come back, without the cloud", run: health::run },
+    Scenario { name: "services", what: "Services of every kind, from outside and inside", run: services::run },
+    Scenario { name: "samples", what: "the sample cases of EdgeMesh's documentation", run: samples::run },
     Scenario { name: "ssh", what: "SOCKS5 and ssh to other nodes", run: ssh::run },
     Scenario { name: "names", what: "the node answers DNS", run: names::run },
     Scenario { name: "noise", what: "noise from outside and inside makes few lines", run: noise::run },

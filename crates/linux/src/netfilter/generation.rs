@@ -17,6 +17,8 @@ const NFTA_GEN_ID: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFPROTO_INET: u8 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
 const GET_INFO: c_int = 64;
@@ -54,9 +56,14 @@ impl Generation {
     }
 }
 
-/// Whether a table of family `inet` has this chain.
-pub fn has_chain(table: &str, chain: &str) -> Result<bool> {
-    let mut request = request(GETCHAIN, NFPROTO_INET);
+/// Whether a table of nftables has this chain; without a family, one of the family `inet`.
+pub fn has_chain(family: Option<Family>, table: &str, chain: &str) -> Result<bool> {
+    let family = match family {
+        None => NFPROTO_INET,
+        Some(Family::V4) => NFPROTO_IPV4,
+        Some(Family::V6) => NFPROTO_IPV6,
+    };
+    let mut request = request(GETCHAIN, family);
     request.attribute_text(NFTA_CHAIN_TABLE, table).attribute_text(NFTA_CHAIN_NAME, chain);
     let what = || format!("look for the chain {chain}");
     match Socket::open(Protocol::Netfilter)?.get(&mut request, |_, _| Some(())) {

@@ -14,8 +14,14 @@ mod sources;
 mod surroundings;
 
 use selvedge_linux::capabilities::{self, Capability};
+#[cfg(feature = "services")]
+use selvedge_linux::netfilter::Missing;
 use selvedge_linux::netfilter::probe_rule;
+#[cfg(feature = "services")]
+use selvedge_model::ServiceMode;
 use selvedge_model::{DatapathMode, NodeConfig, Role};
+#[cfg(feature = "services")]
+use selvedge_plan::Backend;
 
 use crate::cli::Program;
 use crate::clock::Clock;
@@ -99,6 +105,16 @@ fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
             }
         }
     }
+    #[cfg(feature = "services")]
+    if let Some(firewall) = chosen.as_ref().filter(|_| config.is_some_and(|c| c.services.mode == ServiceMode::Kernel)) {
+        findings.extend(firewall.can_report().err().map(|why| reports(firewall.backend(), &why, here)));
+        let remedy = match tools.nft {
+            Some(_) => format!("{}; then nftables is used", here.remedy(&sources::NFT)),
+            None => "set the firewall of this node to nftables".to_owned(),
+        };
+        let rival = firewall.rival().map(|text| Finding::new(Level::Warn, "kube-proxy", text).remedy(remedy));
+        findings.extend(rival);
+    }
     if Firewall::forward_drop() {
         let (level, text) = match chosen {
             Some(Firewall::Nftables(_)) => (
@@ -112,4 +128,34 @@ fn firewall(config: Option<&NodeConfig>, here: Platform) -> Vec<Finding> {
         findings.push(finding.remedy(remedy));
     }
     findings
+}
+
+/// Rules cannot report endpoints that do not answer.
+#[cfg(feature = "services")]
+fn reports(backend: Backend, why: &Missing, here: Platform) -> Finding {
+    let [nftables, iptables] = &sources::REPORTS;
+    let source = if backend == Backend::Nftables { nftables } else { iptables };
+    let text =
+        "the kernel does not report endpoints that do not answer: only those that a Service has asked are watched";
+    Finding::new(Level::Warn, "reports", text).remedy(here.remedy(source)).detail(why)
+}
+
+#[cfg(all(test, feature = "services"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_brings_reports_depends_on_the_firewall() {
+        let why = Missing::Kernel("no NFLOG".to_owned());
+        let remedy = |backend, here| reports(backend, &why, here).remedy;
+        assert_eq!(
+            remedy(Backend::Iptables, Platform::OpenWrt { apk: false }),
+            "opkg install iptables-mod-nflog; kernel: CONFIG_NETFILTER_NETLINK_LOG, CONFIG_NETFILTER_XT_TARGET_NFLOG, \
+             CONFIG_NETFILTER_XT_MATCH_LIMIT"
+        );
+        assert_eq!(
+            remedy(Backend::Nftables, Platform::Debian),
+            "modprobe -a nfnetlink_log nft_log; kernel: CONFIG_NETFILTER_NETLINK_LOG, CONFIG_NFT_LOG"
+        );
+    }
 }

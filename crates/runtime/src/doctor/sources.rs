@@ -46,6 +46,16 @@ pub(super) const IP6_TABLES: Source =
 pub(super) const IPSET: Source = tool("ipset kmod-ipt-ipset", "ipset");
 pub(super) const IP_SET: Source =
     kernel("kmod-ipt-ipset", "ip_set_hash_net xt_set", "CONFIG_IP_SET_HASH_NET, CONFIG_NETFILTER_XT_SET");
+/// Rules that report endpoints which do not answer: of nftables, and of iptables.
+#[cfg(feature = "services")]
+pub(super) const REPORTS: [Source; 2] = [
+    kernel("kmod-nfnetlink-log", "nfnetlink_log nft_log", "CONFIG_NETFILTER_NETLINK_LOG, CONFIG_NFT_LOG"),
+    kernel(
+        "iptables-mod-nflog",
+        "nfnetlink_log xt_NFLOG xt_limit",
+        "CONFIG_NETFILTER_NETLINK_LOG, CONFIG_NETFILTER_XT_TARGET_NFLOG, CONFIG_NETFILTER_XT_MATCH_LIMIT",
+    ),
+];
 
 /// What our rules of iptables need besides NAT: table, rule, what it is for, what brings it.
 pub(super) const RULE_PARTS: [(&str, &str, &str, Source); 6] = [

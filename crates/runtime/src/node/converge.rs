@@ -37,6 +37,12 @@ impl Node {
         self.notes = std::mem::take(&mut plan.notes);
         #[cfg(feature = "services")]
         self.notes.extend(self.no_reports.iter().cloned());
+        #[cfg(feature = "services")]
+        if let Some((_, firewall)) = &self.firewall
+            && config.services.mode == ServiceMode::Kernel
+        {
+            self.notes.extend(firewall.rival().map(str::to_owned));
+        }
         #[cfg(not(feature = "gateway"))]
         if config.gateway.is_some() {
             self.notes.push("this build has no edge gateway: nothing listens for it on this node".to_owned());
