@@ -42,6 +42,7 @@ const SERVICES: [Service; 7] = [
 /// All rows, where there is what they are made of.
 pub fn run(report: &mut Report, fabric: &mut Fabric) -> Result<()> {
     if !Path::new(WEBSOCKETS).exists() {
+        report.progress("left out: python3-websockets is not here");
         return Ok(());
     }
     let samples = Samples::start(fabric)?;
