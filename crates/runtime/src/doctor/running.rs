@@ -251,13 +251,14 @@ mod tests {
 
     #[test]
     fn a_closed_port_is_told_from_silence_and_from_no_way() {
-        let here: IpAddr = [127, 0, 0, 1].into();
+        // An address of its own: at another's, a port that is given up is taken at once.
+        let here: IpAddr = [127, 0, 7, 1].into();
         let socket = UdpSocket::bind((here, 0)).unwrap();
         let open = socket.local_addr().unwrap().port();
         assert_eq!(knock(here, open), Answer::None);
         let finding = down(&dead(None), &configured(&[here], open));
         assert!(
-            finding.text.contains("127.0.0.1 does not answer") && finding.remedy.contains("UDP 4500"),
+            finding.text.contains("127.0.7.1 does not answer") && finding.remedy.contains("UDP 4500"),
             "{finding:?}"
         );
         drop(socket);
