@@ -386,7 +386,7 @@ fn connections_datagrams_and_upgrades_go_through() {
     }
     let mut met = Vec::new();
     for _ in 0..4 {
-        met.push(site.sh("echo hi | socat -t 0.3 - UDP:127.0.0.1:5300"));
+        met.push(site.sh("echo hi | socat -t 2 - UDP:127.0.0.1:5300"));
     }
     met.sort();
     assert_eq!(met, ["one:hi\n", "one:hi\n", "two:hi\n", "two:hi\n"]);
