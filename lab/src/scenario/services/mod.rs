@@ -30,7 +30,6 @@ const OWN_EXTERNAL: &str = "192.0.2.82";
 const HASHED_EXTERNAL: &str = "192.0.2.83";
 
 /// edge-1 in its site, and the client there.
-const EDGE: &str = "192.168.11.2";
 const CLIENT: &str = "192.168.11.1";
 
 /// Pods of edge-1, of its neighbour, and of the cloud.
@@ -135,6 +134,11 @@ fn put(fabric: &Fabric, kinds: &[Kind<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Where edge-1 is: another scenario may have moved it.
+fn edge(fabric: &Fabric) -> Result<String> {
+    Ok(fabric.lab.node("edge-1")?.addresses.first().context("edge-1 has no address")?.to_string())
+}
+
 /// The site of edge-1 with more clients in it, and a way to the addresses of Services.
 struct Outside<'a>(&'a Netns);
 
@@ -146,7 +150,7 @@ impl<'a> Outside<'a> {
 
     fn open(fabric: &'a Fabric) -> Result<Self> {
         let outside = Self(&fabric.lab.routers[1].ns);
-        outside.0.ip(&format!("route add {NETWORK} via {EDGE}"))?;
+        outside.0.ip(&format!("route add {NETWORK} via {}", edge(fabric)?))?;
         outside.addresses("add")?;
         Ok(outside)
     }
@@ -160,6 +164,6 @@ impl<'a> Outside<'a> {
 impl Drop for Outside<'_> {
     fn drop(&mut self) {
         let _ = self.addresses("del");
-        let _ = self.0.ip(&format!("route del {NETWORK} via {EDGE}"));
+        let _ = self.0.ip(&format!("route del {NETWORK}"));
     }
 }

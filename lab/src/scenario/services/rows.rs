@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::objects::{Kind, Pods};
-use super::{BALANCER, CLIENT, EDGE, EXTERNAL, HASHED_EXTERNAL, OWN_EXTERNAL, Outside, REMEMBERED, STEP};
+use super::{BALANCER, CLIENT, EXTERNAL, HASHED_EXTERNAL, OWN_EXTERNAL, Outside, REMEMBERED, STEP, edge};
 use super::{CLOUD, CLOUD_2, NEXT, OWN, OWN_2, kinds, put, sctp};
 use crate::fabric::Fabric;
 use crate::manifests::SERVICE_PORT;
@@ -25,9 +25,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// By what a Service is called.
 pub fn faces(report: &mut Report, fabric: &Fabric) {
     report.check("21a", "node port over IPv4, from outside", || {
-        seen(fabric, site(fabric), at(EDGE, 30080)?, &[(OWN, As::Client), (CLOUD, As::Node("edge-1"))])?;
+        seen(fabric, site(fabric), at(&edge(fabric)?, 30080)?, &[(OWN, As::Client), (CLOUD, As::Node("edge-1"))])?;
         for place in [pod(fabric, OWN_2)?, fabric.lab.place(Net::Host, "edge-1")?] {
-            answered(fabric, place.ns, at(EDGE, 30080)?, &[OWN, CLOUD])?;
+            answered(fabric, place.ns, at(&edge(fabric)?, 30080)?, &[OWN, CLOUD])?;
         }
         Ok(format!("{CLIENT} as itself here, as the node elsewhere"))
     });
@@ -64,7 +64,12 @@ pub fn faces(report: &mut Report, fabric: &Fabric) {
     });
     report.check("21f", "a pod calls itself, by every address", || {
         let pod = pod(fabric, OWN)?.ns;
-        let all = [cluster("own", true)?, cluster("own", false)?, at(EDGE, 30081)?, at(OWN_EXTERNAL, SERVICE_PORT)?];
+        let all = [
+            cluster("own", true)?,
+            cluster("own", false)?,
+            at(&edge(fabric)?, 30081)?,
+            at(OWN_EXTERNAL, SERVICE_PORT)?,
+        ];
         for to in all {
             seen(fabric, pod, to, &[(OWN, As::Node("edge-1"))])?;
         }
@@ -97,8 +102,8 @@ pub fn policies(report: &mut Report, fabric: &Fabric) {
         Ok("a pod of the node, or nobody".to_owned())
     });
     report.check("21i", "externalTrafficPolicy: Local", || {
-        seen(fabric, site(fabric), at(EDGE, 30082)?, &[(OWN_2, As::Client)])?;
-        answered(fabric, pod(fabric, OWN)?.ns, at(EDGE, 30082)?, &[OWN_2, CLOUD])?;
+        seen(fabric, site(fabric), at(&edge(fabric)?, 30082)?, &[(OWN_2, As::Client)])?;
+        answered(fabric, pod(fabric, OWN)?.ns, at(&edge(fabric)?, 30082)?, &[OWN_2, CLOUD])?;
         silent(&fabric.lab.routers[0].ns, SocketAddr::new(fabric.lab.node("cloud-2")?.addresses[0], 30082))?;
         Ok(format!("{CLIENT} as itself, or nobody"))
     });
