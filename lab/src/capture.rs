@@ -36,9 +36,8 @@ impl Capture {
     pub fn start(ns: &Netns, device: &str, path: &Path) -> Result<Self> {
         let mut command = ns.command("tcpdump");
         // Immediately, so that nothing waits in a buffer; and only so much of each packet that many fit into the ring.
-        // An emulated machine has less memory, and sends less.
-        let ring = if crate::pace::is_slower() { "16384" } else { "65536" };
-        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", ring, "-Z", "root"]);
+        let ring = ring(&std::fs::read_to_string("/proc/meminfo")?).to_string();
+        command.args(["--immediate-mode", "-n", "-U", "-s", "2048", "-B", &ring, "-Z", "root"]);
         command.args(["-i", device, "-w", "-"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("standard error of tcpdump")?);
@@ -85,6 +84,13 @@ impl Drop for Capture {
             let _ = self.child.wait();
         }
     }
+}
+
+/// KiB of packets that wait to be read, by `/proc/meminfo`: an emulated machine has less memory, and sends less.
+fn ring(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    u64::clamp(available / 8, 16 << 10, 64 << 10)
 }
 
 /// Reads a pcap file of Ethernet frames in this machine's byte order as it grows.
@@ -256,6 +262,12 @@ mod tests {
         bytes.extend([64, protocol, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
         bytes.extend(payload);
         bytes
+    }
+
+    #[test]
+    fn there_is_as_much_room_as_memory_allows() {
+        let of = |kib: u64| ring(&format!("MemTotal:       9 kB\nMemAvailable:   {kib} kB\n"));
+        assert_eq!([of(20 << 20), of(300 << 10), of(1), ring("")], [65536, 38400, 16384, 16384]);
     }
 
     #[test]
