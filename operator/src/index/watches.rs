@@ -103,7 +103,10 @@ pub(crate) async fn follow<K, T, N>(
     while let Some(event) = stream.next().await {
         let change = match event {
             Ok(event) => {
-                tried = 1;
+                // Every attempt begins with that, whether the API server knows the version or not.
+                if !matches!(event, Event::Init) {
+                    tried = 1;
+                }
                 if std::mem::take(&mut failing) {
                     info!(kind = name, "watching again");
                 }
